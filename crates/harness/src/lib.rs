@@ -1,0 +1,1 @@
+//! What the developer verbs and the whole-system tests share: processes, packages, namespaces, the cluster.

@@ -1,0 +1,209 @@
+//! The one typed configuration: written by the operator or an administrator, read by server and replicator.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Everything a front end is told. YAML, camelCase keys, unknown keys are errors.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PoolConfig {
+    /// Name of the pool; 1–40 characters of `a-z0-9-`.
+    pub pool: String,
+    /// What kind of pool this front end belongs to.
+    #[serde(default)]
+    pub edition: Edition,
+    /// Domains the pool serves, 1–32; the first is the primary and the realm of last resort.
+    pub sip_domains: Vec<String>,
+    /// Socket addresses to listen on.
+    #[serde(default)]
+    pub listeners: Listeners,
+    /// How clients reach the pool, if that differs from the sockets' own addresses.
+    #[serde(default)]
+    pub outward: Outward,
+    /// Certificate towards clients; required when there is a TLS listener.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsFiles>,
+    /// File with the pool's secret key: at least 32 octets, or 64 hexadecimal digits.
+    pub key_file: PathBuf,
+    /// Where the data is.
+    pub store: StoreConfig,
+    /// How users prove who they are.
+    #[serde(default)]
+    pub authentication: Authentication,
+    /// What is allowed.
+    #[serde(default)]
+    pub policy: Policy,
+    /// Health, readiness and metrics by HTTP; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub management: Option<SocketAddr>,
+    /// Logs.
+    #[serde(default)]
+    pub log: LogConfig,
+}
+
+/// Kind of pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Edition {
+    /// One front end with an embedded store.
+    #[default]
+    Standard,
+}
+
+/// Socket addresses per transport; an empty list switches the transport off.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Listeners {
+    /// SIP over UDP (RFC 3261 §18).
+    pub udp: Vec<SocketAddr>,
+    /// SIP over TCP.
+    pub tcp: Vec<SocketAddr>,
+    /// SIP over TLS.
+    pub tls: Vec<SocketAddr>,
+}
+
+/// The pool as clients see it. Reloaded while the server runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Outward {
+    /// Host and port that clients use over UDP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub udp: Option<HostPort>,
+    /// Host and port that clients use over TCP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tcp: Option<HostPort>,
+    /// Host and port that clients use over TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<HostPort>,
+    /// Whether the source address seen is the client's own.
+    pub source_address: SourceAddress,
+}
+
+/// A host name or address (IPv6 without brackets) and a port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HostPort {
+    /// Host name or IP address.
+    pub host: String,
+    /// Port, 1–65535.
+    pub port: u16,
+}
+
+/// Whether nonces and limits may rely on the source address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SourceAddress {
+    /// The client's own address reaches the server.
+    #[default]
+    Trusted,
+    /// A node or proxy stands between and replaces it.
+    Untrusted,
+}
+
+/// PEM files of the certificate towards clients; watched and reloaded by content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TlsFiles {
+    /// Certificate chain, leaf first.
+    pub certificate_file: PathBuf,
+    /// Private key.
+    pub key_file: PathBuf,
+}
+
+/// Which store, and where; exactly one key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StoreConfig {
+    /// SQLite in a folder of its own (Standard Edition).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sqlite: Option<SqliteStore>,
+}
+
+/// The embedded store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SqliteStore {
+    /// Folder of the database file; created with mode 0700 when absent.
+    pub folder: PathBuf,
+}
+
+/// Digest settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Authentication {
+    /// Algorithms offered, strongest first; 1–2, no repeats.
+    pub digest: Vec<DigestAlgorithm>,
+}
+
+impl Default for Authentication {
+    fn default() -> Self {
+        Self { digest: vec![DigestAlgorithm::Sha256, DigestAlgorithm::Md5] }
+    }
+}
+
+/// A Digest algorithm (RFC 8760).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum DigestAlgorithm {
+    /// SHA-256.
+    #[serde(rename = "SHA-256")]
+    Sha256,
+    /// MD5, for clients that know nothing better.
+    #[serde(rename = "MD5")]
+    Md5,
+}
+
+/// Rules of the pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Policy {
+    /// Who sees whom without an ACE that says otherwise.
+    pub presence: PresencePolicy,
+    /// What happens to a message for somebody who is not signed in.
+    pub offline: OfflinePolicy,
+    /// Largest body of a MESSAGE, octets; 256–65536.
+    pub max_message_bytes: u32,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { presence: PresencePolicy::Domain, offline: OfflinePolicy::Refuse, max_message_bytes: 65_536 }
+    }
+}
+
+/// Default rights where no ACE matches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PresencePolicy {
+    /// Members of the pool's domains see each other.
+    #[default]
+    Domain,
+}
+
+/// What happens to a message for somebody who is not signed in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OfflinePolicy {
+    /// The sender is told at once.
+    #[default]
+    Refuse,
+}
+
+/// Log output.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// Form of a line.
+    pub format: LogFormat,
+    /// Filter in the syntax of `tracing_subscriber::EnvFilter`; empty: `info`.
+    pub level: String,
+}
+
+/// Form of a log line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}

@@ -1,0 +1,1 @@
+//! Conversions between Commpool's SIP messages and rsip's, exact or refused.

@@ -1,0 +1,1 @@
+//! Sans-IO SIP: framing, messages, transactions, subscription dialogs, Digest, PIDF.

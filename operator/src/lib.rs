@@ -1,0 +1,1 @@
+//! The operator: a CommunicationsPool resource into a running pool.
