@@ -1,9 +1,13 @@
 //! The one typed configuration: written by the operator or an administrator, read by server and replicator.
 
+mod check;
+mod yaml;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 /// Everything a front end is told. YAML, camelCase keys, unknown keys are errors.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +45,29 @@ pub struct PoolConfig {
     /// Logs.
     #[serde(default)]
     pub log: LogConfig,
+}
+
+/// Why a configuration is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ConfigError {
+    /// Not YAML, an unknown or missing key, or a value of the wrong kind.
+    #[error("{field}: {problem}")]
+    Form {
+        /// Path of the field, `configuration` for the whole document.
+        field: String,
+        /// What is wrong, with the place in the text where that is known.
+        problem: String,
+    },
+    /// A value that is not allowed.
+    #[error("{field}: {problem}; {mend}")]
+    Value {
+        /// Path of the field.
+        field: String,
+        /// What is wrong.
+        problem: String,
+        /// What to do.
+        mend: String,
+    },
 }
 
 /// Kind of pool.

@@ -5,6 +5,7 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
 pub mod acl;
+pub mod address;
 pub mod config;
 pub mod ids;
 pub mod presence;
