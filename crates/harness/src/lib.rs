@@ -1,1 +1,12 @@
-//! What the developer verbs and the whole-system tests share: processes, packages, namespaces, the cluster.
+//! What the developer verbs and the whole-system tests share: processes, packages, namespaces, images, the cluster.
+//!
+//! Everything here is blocking standard-library code that runs the tools of the machine (`ip`, `nsenter`, `dpkg-query`,
+//! `kubectl`, …) and cleans up after itself: what a guard started ends when the guard is dropped.
+
+pub mod command;
+pub mod packages;
+pub mod process;
+pub mod wait;
+pub mod workspace;
+
+pub use workspace::Workspace;
