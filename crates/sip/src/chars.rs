@@ -1,0 +1,112 @@
+//! Character classes of RFC 3261 §25.1 as one table.
+
+const TOKEN: u8 = 1;
+const USER: u8 = 2;
+const USER_LENIENT: u8 = 4;
+const PARAMETER: u8 = 8;
+const HOST: u8 = 16;
+
+/// `token` without the letters and digits.
+const TOKEN_MARKS: &[u8] = b"-.!%*_+`'~";
+/// `unreserved` and `user-unreserved` without the letters and digits.
+const USER_MARKS: &[u8] = b"-_.!~*'()&=+$,;?/";
+/// Not legal in a user part, but sent by telephones; harmless, since the canonical form escapes them.
+const USER_TOLERATED: &[u8] = b"#[]^`{|}";
+/// `param-unreserved` and `unreserved`, with the `=` and `,` that clients leave unescaped.
+const PARAMETER_MARKS: &[u8] = b"-_.!~*'()[]/:&+$=,|^`{}#";
+const HOST_MARKS: &[u8] = b"-._";
+
+static CLASSES: [u8; 256] = classes();
+
+#[allow(clippy::indexing_slicing, reason = "runs in the compiler, where an index out of bounds is an error")]
+const fn classes() -> [u8; 256] {
+    let mut table = [0; 256];
+    let mut octet = 0;
+    while octet < 256 {
+        if (octet as u8).is_ascii_alphanumeric() {
+            table[octet] = TOKEN | USER | USER_LENIENT | PARAMETER | HOST;
+        }
+        octet += 1;
+    }
+    table = marked(table, TOKEN_MARKS, TOKEN);
+    table = marked(table, USER_MARKS, USER | USER_LENIENT);
+    table = marked(table, USER_TOLERATED, USER_LENIENT);
+    table = marked(table, PARAMETER_MARKS, PARAMETER);
+    marked(table, HOST_MARKS, HOST)
+}
+
+#[allow(clippy::indexing_slicing, reason = "runs in the compiler, where an index out of bounds is an error")]
+const fn marked(mut table: [u8; 256], marks: &[u8], class: u8) -> [u8; 256] {
+    let mut at = 0;
+    while at < marks.len() {
+        table[marks[at] as usize] |= class;
+        at += 1;
+    }
+    table
+}
+
+fn has(octet: u8, class: u8) -> bool {
+    CLASSES.get(usize::from(octet)).is_some_and(|classes| classes & class != 0)
+}
+
+/// A character of `token`.
+pub(crate) fn is_token_char(octet: u8) -> bool {
+    has(octet, TOKEN)
+}
+
+/// A non-empty `token`.
+pub(crate) fn is_token(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().copied().all(is_token_char)
+}
+
+/// A character that stands for itself in a canonical user part.
+pub(crate) fn is_user_char(octet: u8) -> bool {
+    has(octet, USER)
+}
+
+/// A character accepted unescaped in a user part or password.
+pub(crate) fn is_lenient_user_char(octet: u8) -> bool {
+    has(octet, USER_LENIENT)
+}
+
+/// A character accepted unescaped in a URI parameter.
+pub(crate) fn is_parameter_char(octet: u8) -> bool {
+    has(octet, PARAMETER)
+}
+
+/// A character of a host name; the underscore is not legal there, but common.
+pub(crate) fn is_host_char(octet: u8) -> bool {
+    has(octet, HOST)
+}
+
+/// Linear white space, the line ends of folding included.
+pub(crate) fn is_lws(octet: u8) -> bool {
+    matches!(octet, b' ' | b'\t' | b'\r' | b'\n')
+}
+
+/// `text` without white space and folding at both ends.
+pub(crate) fn trim(text: &str) -> &str {
+    text.trim_matches(LWS)
+}
+
+/// `text` without white space and folding in front.
+pub(crate) fn trim_start(text: &str) -> &str {
+    text.trim_start_matches(LWS)
+}
+
+/// `octets` without white space and folding at both ends.
+pub(crate) fn trim_octets(mut octets: &[u8]) -> &[u8] {
+    while let [first, rest @ ..] = octets
+        && is_lws(*first)
+    {
+        octets = rest;
+    }
+    while let [rest @ .., last] = octets
+        && is_lws(*last)
+    {
+        octets = rest;
+    }
+    octets
+}
+
+const LWS: [char; 4] = [' ', '\t', '\r', '\n'];
