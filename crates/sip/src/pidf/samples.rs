@@ -1,0 +1,1 @@
+//! Documents of the shape that real clients send.

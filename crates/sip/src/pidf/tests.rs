@@ -1,0 +1,1 @@
+//! Presence documents: what clients send, what strangers try, what comes back.

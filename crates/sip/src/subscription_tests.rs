@@ -1,0 +1,1 @@
+//! Subscription dialogs as their notifier keeps them.

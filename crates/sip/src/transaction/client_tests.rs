@@ -1,0 +1,1 @@
+//! Client transactions against time, flows and retransmissions.

@@ -1,0 +1,1 @@
+//! Server transactions against time, flows and retransmissions.
