@@ -1,0 +1,184 @@
+//! Closed sets of condition types and reasons, with the text of their documentation.
+
+use std::fmt;
+
+/// Type of a condition of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ConditionType {
+    /// The pool serves as declared.
+    Ready,
+    /// The operator or the cluster is on its way to `Ready`; there only while true.
+    Reconciling,
+    /// Nothing moves until a person acts; there only while true.
+    Stalled,
+    /// A front end of the declared version and configuration takes clients.
+    FrontEndAvailable,
+    /// Clients are shown a certificate that is valid now.
+    CertificatesValid,
+    /// The pool's address is known and leads to a front end.
+    VipServing,
+    /// `operations.paused` is set; there only while true.
+    Paused,
+}
+
+impl ConditionType {
+    /// All types, in the order of the status.
+    pub const ALL: [Self; 7] = [
+        Self::Ready,
+        Self::Reconciling,
+        Self::Stalled,
+        Self::FrontEndAvailable,
+        Self::CertificatesValid,
+        Self::VipServing,
+        Self::Paused,
+    ];
+
+    /// Its name in the status.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "Ready",
+            Self::Reconciling => "Reconciling",
+            Self::Stalled => "Stalled",
+            Self::FrontEndAvailable => "FrontEndAvailable",
+            Self::CertificatesValid => "CertificatesValid",
+            Self::VipServing => "VipServing",
+            Self::Paused => "Paused",
+        }
+    }
+
+    /// One sentence for the documentation: what `True` says.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::Ready => "The pool serves as declared.",
+            Self::Reconciling => "The pool is on its way to Ready by itself. There only while true.",
+            Self::Stalled => "Nothing moves until a person acts. There only while true.",
+            Self::FrontEndAvailable => "A front end of the declared version and configuration takes clients.",
+            Self::CertificatesValid => "Clients are shown a certificate that is valid now.",
+            Self::VipServing => "The pool's address is known and leads to a front end.",
+            Self::Paused => "`operations.paused` is set: only the status is written. There only while true.",
+        }
+    }
+
+    /// Whether `True` is what one hopes to see.
+    pub fn is_good(self) -> bool {
+        !matches!(self, Self::Reconciling | Self::Stalled | Self::Paused)
+    }
+}
+
+impl fmt::Display for ConditionType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+macro_rules! reasons {
+    ($($name:ident, $part:ident, $meaning:literal, $mend:literal;)+) => {
+        /// Reason of a condition.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Reason {
+            $(#[doc = $meaning] $name,)+
+        }
+
+        impl Reason {
+            /// All reasons, in the order of the documentation.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// Its name in the status.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)+ }
+            }
+
+            /// The condition it belongs to first; `Ready`, `Reconciling` and `Stalled` repeat it.
+            pub fn condition(self) -> ConditionType {
+                match self { $(Self::$name => ConditionType::$part,)+ }
+            }
+
+            /// What it says, one sentence for the documentation.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$name => $meaning,)+ }
+            }
+
+            /// What a person does about it; empty where nothing need be done.
+            pub fn mend(self) -> &'static str {
+                match self { $(Self::$name => $mend,)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    Serving, Ready, "Everything is as declared.", "";
+    Applying, Reconciling, "Objects were written that have not been seen in effect yet.", "";
+    Deleting, Reconciling, "An object of the same name is still being deleted.", "Wait; if it lasts, look for finalizers on that object.";
+    Invalid, Stalled, "The resource says something that cannot be carried out.", "Change the field that the message names.";
+    NameTaken, Stalled, "An object of a name the pool needs belongs to somebody else.", "Delete or rename that object, or choose another name for the pool.";
+    Forbidden, Stalled, "The API server does not allow the operator a request.", "Install the operator's current roles, or mend the policy that the message names.";
+    Refused, Stalled, "The API server refuses an object.", "The message is the API server's own; it names the field.";
+    CannotGrow, Stalled, "The storage class does not let the volume grow.", "Set allowVolumeExpansion on the class, or set spec.frontEnd.storage.size back.";
+    Available, FrontEndAvailable, "The front end takes clients.", "";
+    NotCreated, FrontEndAvailable, "There is no front end yet.", "The Stalled condition says what it waits for, if it is not for the operator alone.";
+    RollingOut, FrontEndAvailable, "The front end is being replaced.", "";
+    ImageMissing, FrontEndAvailable, "The node cannot get the image.", "Load the image that the message names into the nodes, or set spec.image.";
+    Unschedulable, FrontEndAvailable, "No node takes the front end.", "The message is the scheduler's own.";
+    VolumePending, FrontEndAvailable, "The volume claim is not bound.", "Provide a volume, or a default storage class.";
+    Crashing, FrontEndAvailable, "The server ends soon after its start.", "Read the pod's log.";
+    NotReady, FrontEndAvailable, "The front end starts, or does not answer its readiness probe.", "If it lasts, read the pod's log.";
+    SelfManaged, CertificatesValid, "Issued by the pool's own authority.", "";
+    GivenSecret, CertificatesValid, "The named Secret holds a certificate that is valid now.", "";
+    NoTlsListener, CertificatesValid, "No listener needs a certificate.", "";
+    NotIssued, CertificatesValid, "The certificate is not issued yet.", "";
+    SecretMissing, CertificatesValid, "The named Secret, or a key of it, is not there. Front ends keep what they have.", "Make the Secret.";
+    SecretMalformed, CertificatesValid, "The named Secret holds no usable certificate and key. Front ends keep what they have.", "Mend the key that the message names.";
+    Expired, CertificatesValid, "The certificate is not valid at this time.", "Renew it.";
+    AuthorityMalformed, CertificatesValid, "The Secret of the pool's authority was changed and is no longer one.", "Put the Secret right from a copy; or delete it, and give all clients the new ca.crt.";
+    Reachable, VipServing, "The address leads to a front end.", "";
+    AddressPending, VipServing, "The Service has no address yet.", "If it lasts, see whether the cluster has load balancers; otherwise set spec.service.type.";
+    NoReadyFrontEnd, VipServing, "No front end takes clients.", "See FrontEndAvailable.";
+    OutOfVip, VipServing, "The front end does not carry the label commpool.dev/vip=in.", "Put the label back on the pod, or delete the pod.";
+    Paused, Paused, "operations.paused is set.", "Set it to false.";
+}
+
+impl Reason {
+    /// Whether only a person can end it: then `Stalled` says so, otherwise `Reconciling`.
+    pub fn needs_person(self) -> bool {
+        use Reason::*;
+        matches!(
+            self,
+            Invalid
+                | NameTaken
+                | Forbidden
+                | Refused
+                | CannotGrow
+                | SecretMissing
+                | SecretMalformed
+                | Expired
+                | AuthorityMalformed
+        )
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_named_as_kubernetes_demands() {
+        for reason in Reason::ALL {
+            let name = reason.as_str();
+            assert!(name.len() <= 128 && name.chars().all(|c| c.is_ascii_alphanumeric()), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_needs_a_person_says_what_to_do() {
+        for reason in Reason::ALL.iter().filter(|reason| reason.needs_person()) {
+            assert!(!reason.mend().is_empty(), "{reason}");
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Rules over fields (CEL) and list types of the schema, in one table: the CRD, its documentation and its tests read it.
+
+use kube::core::{Reason, Rule};
+
+/// A rule that the API server checks, and where it stands.
+#[derive(Clone, Copy, Debug)]
+pub struct SchemaRule {
+    /// Path of the checked value: property names joined by dots, `[]` for the items of a list; empty for the whole.
+    pub path: &'static str,
+    /// The rule in CEL; a rule that names `oldSelf` is checked at changes only.
+    pub rule: &'static str,
+    /// What the user is told when it does not hold.
+    pub message: &'static str,
+    /// The field to blame, relative to the checked value; empty for the value itself.
+    pub field: &'static str,
+}
+
+impl SchemaRule {
+    /// Whether the rule compares with the former value.
+    pub fn is_transition(&self) -> bool {
+        self.rule.contains("oldSelf")
+    }
+
+    /// The rule as the schema carries it.
+    pub fn to_kube(self) -> Rule {
+        let rule = Rule::new(self.rule).message(self.message).reason(Reason::FieldValueInvalid);
+        if self.field.is_empty() { rule } else { rule.field_path(self.field) }
+    }
+}
+
+const fn rule(path: &'static str, rule: &'static str, message: &'static str) -> SchemaRule {
+    SchemaRule { path, rule, message, field: "" }
+}
+
+const fn blaming(field: &'static str, of: SchemaRule) -> SchemaRule {
+    SchemaRule { field, ..of }
+}
+
+/// All rules, in the order of the fields.
+pub const RULES: &[SchemaRule] = &[
+    rule(
+        "",
+        "self.metadata.name.matches('^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$')",
+        "metadata.name must have 1-40 characters of a-z, 0-9 and '-', begin with a letter and not end with '-': the names of all objects derive from it",
+    ),
+    rule(
+        "spec.version",
+        "self.matches('^[0-9A-Za-z]([-._0-9A-Za-z]{0,61}[0-9A-Za-z])?$')",
+        "must be a tag of the server's image, such as 0.1.0",
+    ),
+    rule(
+        "spec.sipDomains[]",
+        "self.matches('^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?[.])*[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$')",
+        "must be a domain in lower case, such as example.com",
+    ),
+    rule(
+        "spec.sipDomains",
+        "self[0] == oldSelf[0]",
+        "the first domain is the primary one and cannot change: passwords and addresses of users hang on it; add others behind it",
+    ),
+    rule(
+        "spec.image.registry",
+        "self == '' || self.matches('^[a-z0-9]([-._:/a-z0-9]*[a-z0-9])?$')",
+        "must be HOST[:PORT][/PATH] in lower case, without scheme and without '/' at the end",
+    ),
+    rule(
+        "spec.image.pullSecrets[]",
+        "self.matches('^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$')",
+        "must be the name of a Secret",
+    ),
+    blaming(
+        ".size",
+        rule(
+            "spec.frontEnd.storage",
+            "quantity(string(self.size)).compareTo(quantity('64Mi')) >= 0",
+            "must be at least 64Mi",
+        ),
+    ),
+    blaming(
+        ".size",
+        rule(
+            "spec.frontEnd.storage",
+            "quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0",
+            "can only grow: a volume cannot be made smaller",
+        ),
+    ),
+    blaming(
+        ".storageClassName",
+        rule(
+            "spec.frontEnd.storage",
+            "(has(self.storageClassName) ? self.storageClassName : '') == (has(oldSelf.storageClassName) ? oldSelf.storageClassName : '')",
+            "cannot change: the volume is there already",
+        ),
+    ),
+    rule(
+        "spec.frontEnd.podAnnotations",
+        "self.all(key, size(key) <= 316 && !key.startsWith('commpool.dev/'))",
+        "keys have at most 316 characters and do not begin with commpool.dev/, which is the operator's own",
+    ),
+    blaming(
+        ".hostname",
+        rule(
+            "spec.service",
+            "self.type != 'NodePort' || (has(self.hostname) && self.hostname != '')",
+            "type NodePort needs hostname: the name or address of the nodes that clients are told to use",
+        ),
+    ),
+    blaming(
+        ".listeners",
+        rule(
+            "spec.service",
+            "!has(self.listeners.udp) || (self.type != 'ClusterIP' && self.externalTrafficPolicy == 'Local')",
+            "udp needs type LoadBalancer or NodePort and externalTrafficPolicy Local: otherwise no answer outside a fresh request finds back to the client",
+        ),
+    ),
+    rule(
+        "spec.service",
+        "self.type == 'LoadBalancer' || ((!has(self.loadBalancerClass) || self.loadBalancerClass == '') && (!has(self.loadBalancerSourceRanges) || size(self.loadBalancerSourceRanges) == 0))",
+        "loadBalancerClass and loadBalancerSourceRanges go with type LoadBalancer only: leave them out or set the type",
+    ),
+    blaming(
+        ".loadBalancerClass",
+        rule(
+            "spec.service",
+            "self.type != 'LoadBalancer' || oldSelf.type != 'LoadBalancer' || (has(self.loadBalancerClass) ? self.loadBalancerClass : '') == (has(oldSelf.loadBalancerClass) ? oldSelf.loadBalancerClass : '')",
+            "cannot change while the type is LoadBalancer: set another type first",
+        ),
+    ),
+    rule(
+        "spec.service.listeners",
+        "has(self.tls) || has(self.tcp) || has(self.udp)",
+        "at least one of tls, tcp and udp needs a port",
+    ),
+    rule(
+        "spec.service.listeners",
+        "!has(self.tls) || !has(self.tcp) || self.tls != self.tcp",
+        "tls and tcp need different ports",
+    ),
+    rule(
+        "spec.service.loadBalancerSourceRanges[]",
+        "isCIDR(self)",
+        "must be a network such as 192.0.2.0/24 or 2001:db8::/32",
+    ),
+    rule(
+        "spec.service.annotations",
+        "self.all(key, size(key) <= 316 && !key.startsWith('commpool.dev/'))",
+        "keys have at most 316 characters and do not begin with commpool.dev/, which is the operator's own",
+    ),
+    rule(
+        "spec.service.hostname",
+        "self == '' || self.matches('^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?[.])*[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$')",
+        "must be a host name in lower case, or an IPv4 address",
+    ),
+    rule(
+        "spec.tls",
+        "has(self.selfManaged) != has(self.secretName)",
+        "needs exactly one of selfManaged and secretName",
+    ),
+    rule("spec.tls.secretName", "self.matches('^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$')", "must be the name of a Secret"),
+    rule(
+        "spec.authentication.digest",
+        "size(self) == 1 || self[0] == 'SHA-256'",
+        "the strongest comes first: [SHA-256, MD5]",
+    ),
+];
+
+/// How a list is merged by server-side apply, and what makes its items unique.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListKind {
+    /// Items are scalars and unique.
+    Set,
+    /// Items are objects, unique by these keys.
+    Map(&'static [&'static str]),
+    /// The list is one value.
+    Atomic,
+}
+
+/// All lists of the schema by path.
+pub const LISTS: &[(&str, ListKind)] = &[
+    ("spec.sipDomains", ListKind::Set),
+    ("spec.image.pullSecrets", ListKind::Set),
+    ("spec.frontEnd.placement.tolerations", ListKind::Atomic),
+    ("spec.service.loadBalancerSourceRanges", ListKind::Set),
+    ("spec.authentication.digest", ListKind::Set),
+    ("status.conditions", ListKind::Map(&["type"])),
+    ("status.addresses", ListKind::Map(&["transport"])),
+];

@@ -1,0 +1,86 @@
+//! The status of a `CommunicationsPool`: what was seen, never a live counter.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What was seen of the pool.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolStatus {
+    /// Generation of the spec that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Version of the server that runs, or is being brought up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Conditions by type; their types and reasons are listed in docs/operations-kubernetes.md.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// The front ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub front_end: Option<FrontEndStatus>,
+    /// What a client is told to use, one entry per transport. An address once told stays until another is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<PoolAddress>,
+}
+
+/// The front ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FrontEndStatus {
+    /// Front ends asked for.
+    pub replicas: i32,
+    /// Front ends that take clients.
+    pub ready_replicas: i32,
+    /// Front ends of the current version and configuration.
+    pub updated_replicas: i32,
+    /// Label selector of their pods.
+    pub selector: String,
+}
+
+/// An address of the pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolAddress {
+    /// Host name or IP address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Transport.
+    pub transport: Transport,
+}
+
+/// A transport of SIP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// SIP over TLS.
+    Tls,
+    /// SIP over TCP.
+    Tcp,
+    /// SIP over UDP.
+    Udp,
+}
+
+impl Transport {
+    /// All transports, in the order in which clients should prefer them.
+    pub const ALL: [Self; 3] = [Self::Tls, Self::Tcp, Self::Udp];
+
+    /// Its name in the resource, and of its port.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tls => "tls",
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+
+    /// The protocol below it, as the Kubernetes API writes it.
+    pub fn protocol(self) -> &'static str {
+        match self {
+            Self::Tls | Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        }
+    }
+}

@@ -1,0 +1,462 @@
+//! `commpool.dev/v1alpha1`: the spec of a `CommunicationsPool`.
+//!
+//! Only what is reconciled has a field. Defaults of the schema are the `Default`s here; rules over several fields stand
+//! in [`super::rules`].
+
+use std::collections::BTreeMap;
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::quantity::Quantity;
+use super::status::PoolStatus;
+
+/// What the user asks for.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "commpool.dev",
+    version = "v1alpha1",
+    kind = "CommunicationsPool",
+    namespaced,
+    status = "PoolStatus",
+    derive = "PartialEq",
+    shortname = "cpool",
+    category = "communications",
+    doc = "A pool of front ends for presence and instant messaging, reached at one address.",
+    printcolumn(name = "Edition", type_ = "string", json_path = ".spec.edition"),
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
+    printcolumn(name = "Front-Ends", type_ = "integer", json_path = ".status.frontEnd.readyReplicas"),
+    printcolumn(name = "Address", type_ = "string", json_path = ".status.addresses[0].host"),
+    printcolumn(name = "Version", type_ = "string", json_path = ".status.version"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Domain", type_ = "string", json_path = ".spec.sipDomains[0]", priority = 1),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
+        priority = 1
+    )
+)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolSpec {
+    /// Kind of pool. Standard (default): one self-contained front end with an embedded store on a volume.
+    #[serde(default)]
+    pub edition: Edition,
+    /// Version of the server to run, a tag of its image. Default: the operator's own version at the pool's creation,
+    /// kept in status.version; a newer operator alone restarts nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub version: Option<String>,
+    /// SIP domains the pool serves, 1–32, lower case; users are NAME@DOMAIN. The first is the primary and cannot change.
+    #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 253)))]
+    pub sip_domains: Vec<String>,
+    /// Where the images come from.
+    #[serde(default)]
+    pub image: ImageSpec,
+    /// The front end: resources, volume, placement.
+    #[serde(default)]
+    pub front_end: FrontEndSpec,
+    /// How clients reach the pool.
+    #[serde(default)]
+    pub service: ServiceSpec,
+    /// Certificate towards clients: exactly one of selfManaged (default) and secretName.
+    #[serde(default)]
+    pub tls: TlsSpec,
+    /// How users prove who they are.
+    #[serde(default)]
+    pub authentication: AuthenticationSpec,
+    /// What is allowed in the pool.
+    #[serde(default)]
+    pub policy: PolicySpec,
+    /// Switches of day-to-day operation.
+    #[serde(default)]
+    pub operations: OperationsSpec,
+}
+
+/// Kind of pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Edition {
+    /// One front end, embedded store.
+    #[default]
+    Standard,
+}
+
+/// Where the images come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ImageSpec {
+    /// Registry and path in front of commpool-server, such as registry.example.com/chat. Default: localhost, for images
+    /// loaded into the nodes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 255))]
+    pub registry: Option<String>,
+    /// When a node fetches the image: Always, IfNotPresent (default) or Never.
+    pub pull_policy: PullPolicy,
+    /// Names of Secrets with the registry's credentials, at most 8. Default: none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), inner(length(min = 1, max = 253)))]
+    pub pull_secrets: Vec<String>,
+}
+
+/// When a node fetches an image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum PullPolicy {
+    /// At every start.
+    Always,
+    /// When the node has none of that name.
+    #[default]
+    IfNotPresent,
+    /// Never.
+    Never,
+}
+
+impl PullPolicy {
+    /// The name the Kubernetes API knows.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Always => "Always",
+            Self::IfNotPresent => "IfNotPresent",
+            Self::Never => "Never",
+        }
+    }
+}
+
+/// The front end.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FrontEndSpec {
+    /// CPU and memory of the server's container.
+    pub resources: ResourcesSpec,
+    /// The volume with the pool's data. It is kept when the pool is deleted.
+    pub storage: StorageSpec,
+    /// Which nodes may run the front end.
+    pub placement: PlacementSpec,
+    /// Annotations for the pod, at most 32. Default: none. A change restarts the front end.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32, "additionalProperties" = {"type": "string", "maxLength": 4096}))]
+    pub pod_annotations: BTreeMap<String, String>,
+}
+
+/// CPU and memory of a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ResourcesSpec {
+    /// What the scheduler reserves.
+    pub requests: ResourceRequests,
+    /// What the container may not exceed.
+    pub limits: ResourceLimits,
+}
+
+/// What the scheduler reserves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ResourceRequests {
+    /// CPUs. Default: 100m.
+    pub cpu: Quantity,
+    /// Octets of memory. Default: 128Mi.
+    pub memory: Quantity,
+}
+
+impl Default for ResourceRequests {
+    fn default() -> Self {
+        Self { cpu: Quantity::new("100m"), memory: Quantity::new("128Mi") }
+    }
+}
+
+/// What a container may not exceed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ResourceLimits {
+    /// CPUs. Default: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<Quantity>,
+    /// Octets of memory. Default: 512Mi.
+    pub memory: Quantity,
+}
+
+impl Default for ResourceLimits {
+    fn default() -> Self {
+        Self { cpu: None, memory: Quantity::new("512Mi") }
+    }
+}
+
+/// A volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StorageSpec {
+    /// Size in octets, at least 64Mi; it can only grow. Default: 5Gi.
+    pub size: Quantity,
+    /// Storage class. Default: the cluster's default class. Cannot change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub storage_class_name: Option<String>,
+}
+
+impl Default for StorageSpec {
+    fn default() -> Self {
+        Self { size: Quantity::new("5Gi"), storage_class_name: None }
+    }
+}
+
+/// Which nodes may run the front end.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PlacementSpec {
+    /// Labels a node must have, at most 16. Default: none.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16, "additionalProperties" = {"type": "string", "maxLength": 63}))]
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints of nodes that are accepted, at most 16. Default: none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub tolerations: Vec<TolerationSpec>,
+    /// Whether front ends of the namespace keep to different nodes: Preferred (default), if there is room, or None.
+    pub spread: Spread,
+}
+
+/// A taint that is accepted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TolerationSpec {
+    /// Key of the taint. Default: every key (with operator Exists).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 316))]
+    pub key: Option<String>,
+    /// Exists, or Equal: the value must match too. Default: Equal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operator: Option<TolerationOperator>,
+    /// Value of the taint. Default: the empty one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub value: Option<String>,
+    /// Effect of the taint. Default: every effect.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub effect: Option<TaintEffect>,
+    /// Seconds that a NoExecute taint is borne. Default: for ever.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 31_536_000))]
+    pub toleration_seconds: Option<i64>,
+}
+
+/// Exists: the key is enough. Equal (default): the value must match too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TolerationOperator {
+    /// The key is enough.
+    Exists,
+    /// Key and value.
+    Equal,
+}
+
+/// Effect of the taint: NoSchedule, PreferNoSchedule or NoExecute. Default: every effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TaintEffect {
+    /// No new pods.
+    NoSchedule,
+    /// New pods elsewhere if possible.
+    PreferNoSchedule,
+    /// Running pods leave too.
+    NoExecute,
+}
+
+/// Whether front ends keep apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Spread {
+    /// On different nodes if there is room.
+    #[default]
+    Preferred,
+    /// Wherever the scheduler likes.
+    None,
+}
+
+/// How clients reach the pool.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ServiceSpec {
+    /// Type of the Service: LoadBalancer (default), NodePort (demands hostname) or ClusterIP.
+    #[serde(rename = "type")]
+    pub type_: ServiceType,
+    /// Ports of the pool's address, one per transport; a transport without port is off. Default: tls 5061.
+    pub listeners: ListenersSpec,
+    /// Local (default): clients' addresses stay visible, and a node without front end takes none. Cluster: every node
+    /// takes clients, and their addresses are replaced. Without effect on a ClusterIP.
+    pub external_traffic_policy: TrafficPolicy,
+    /// Implementation of load balancers to use. Default: the cluster's. Cannot change while the type is LoadBalancer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub load_balancer_class: Option<String>,
+    /// Networks (CIDR) from which clients may come, at most 64. Default: all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 49)))]
+    pub load_balancer_source_ranges: Vec<String>,
+    /// Annotations for the Service, at most 32. Default: none.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32, "additionalProperties" = {"type": "string", "maxLength": 4096}))]
+    pub annotations: BTreeMap<String, String>,
+    /// Public name by which clients reach the pool. Default: the address of the Service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub hostname: Option<String>,
+}
+
+/// Type of the Service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ServiceType {
+    /// An address of a load balancer.
+    #[default]
+    LoadBalancer,
+    /// A port of every node.
+    NodePort,
+    /// An address inside the cluster.
+    #[serde(rename = "ClusterIP")]
+    ClusterIp,
+}
+
+impl ServiceType {
+    /// The name the Kubernetes API knows.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::LoadBalancer => "LoadBalancer",
+            Self::NodePort => "NodePort",
+            Self::ClusterIp => "ClusterIP",
+        }
+    }
+}
+
+/// Whether a node passes clients on to other nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TrafficPolicy {
+    /// Only to front ends of its own.
+    #[default]
+    Local,
+    /// To all front ends, from an address of the node.
+    Cluster,
+}
+
+impl TrafficPolicy {
+    /// The name the Kubernetes API knows.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Local => "Local",
+            Self::Cluster => "Cluster",
+        }
+    }
+}
+
+/// Ports of the pool's address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ListenersSpec {
+    /// Port for SIP over TLS, 1–65535. Default: off where listeners are given; 5061 where they are not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub tls: Option<u16>,
+    /// Port for SIP over TCP, 1–65535, unencrypted. Default: off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub tcp: Option<u16>,
+    /// Port for SIP over UDP, 1–65535, unencrypted. Default: off. Demands externalTrafficPolicy Local.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub udp: Option<u16>,
+}
+
+impl Default for ListenersSpec {
+    fn default() -> Self {
+        Self { tls: Some(5061), tcp: None, udp: None }
+    }
+}
+
+/// Certificate towards clients.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TlsSpec {
+    /// The operator runs a certificate authority for the pool and renews the certificate in time. Clients are given
+    /// key ca.crt of Secret POOL-tls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub self_managed: Option<SelfManagedSpec>,
+    /// Secret of the namespace with keys tls.crt (chain, leaf first) and tls.key, kept up to date by somebody else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub secret_name: Option<String>,
+}
+
+impl Default for TlsSpec {
+    fn default() -> Self {
+        Self { self_managed: Some(SelfManagedSpec {}), secret_name: None }
+    }
+}
+
+/// A certificate authority of the pool's own; nothing to set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SelfManagedSpec {}
+
+/// How users prove who they are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AuthenticationSpec {
+    /// Digest algorithms offered, strongest first. Default: SHA-256, MD5. MD5 alone for pools of old clients.
+    #[schemars(length(min = 1, max = 2))]
+    pub digest: Vec<DigestAlgorithm>,
+}
+
+impl Default for AuthenticationSpec {
+    fn default() -> Self {
+        Self { digest: vec![DigestAlgorithm::Sha256, DigestAlgorithm::Md5] }
+    }
+}
+
+/// A Digest algorithm (RFC 8760).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DigestAlgorithm {
+    /// SHA-256.
+    #[serde(rename = "SHA-256")]
+    Sha256,
+    /// MD5.
+    #[serde(rename = "MD5")]
+    Md5,
+}
+
+/// What is allowed in the pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PolicySpec {
+    /// A message for somebody who is not signed in. Refuse (default): its sender is told at once.
+    pub offline: OfflinePolicy,
+    /// Who sees whom unless a user's list says otherwise. Domain (default): members of the pool's domains.
+    pub presence: PresencePolicy,
+    /// Largest body of a message in octets, 256–65536. Default: 65536.
+    #[schemars(range(min = 256, max = 65536))]
+    pub max_message_bytes: u32,
+}
+
+impl Default for PolicySpec {
+    fn default() -> Self {
+        Self { offline: OfflinePolicy::Refuse, presence: PresencePolicy::Domain, max_message_bytes: 65_536 }
+    }
+}
+
+/// What happens to a message for somebody who is not signed in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OfflinePolicy {
+    /// The sender is told at once.
+    #[default]
+    Refuse,
+}
+
+/// Who sees whom by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum PresencePolicy {
+    /// Members of the pool's domains see each other.
+    #[default]
+    Domain,
+}
+
+/// Switches of day-to-day operation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct OperationsSpec {
+    /// While true the operator changes nothing but the status. Default: false.
+    pub paused: bool,
+}
