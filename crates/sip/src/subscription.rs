@@ -1,11 +1,15 @@
 //! The notifier's side of one subscription dialog (RFC 6665 §4.2, RFC 3261 §12), as a value.
 
-use std::io::Write as _;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::address::NameAddr;
+use crate::build::Request;
+use crate::header::HeaderName;
+use crate::method::Method;
 use crate::time::Moment;
+use crate::uri::Uri;
 
 /// Longest text taken from a request into a dialog, octets.
 pub const LONGEST_TEXT: usize = 2048;
@@ -25,8 +29,8 @@ const BURST: u32 = 16;
 /// What a request says cannot stand in a dialog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DialogError {
-    /// A text is empty, longer than [`LONGEST_TEXT`], or holds control characters.
-    #[error("{0} cannot be used in a dialog: empty, too long, or with control characters")]
+    /// A text is empty, longer than [`LONGEST_TEXT`], holds control characters, or is not what it should be.
+    #[error("{0} cannot be used in a dialog: it is empty, longer than {LONGEST_TEXT} octets, or malformed")]
     Unfit(&'static str),
     /// More than [`MOST_ROUTES`] Record-Route values.
     #[error("more than {MOST_ROUTES} Record-Route values")]
@@ -45,11 +49,11 @@ pub struct Subscribe<'a> {
     pub local_tag: &'a str,
     /// The subscriber's tag: that of From; empty if it has none (RFC 2543).
     pub remote_tag: &'a str,
-    /// To without its parameters: display name and URI in brackets, or a bare URI.
+    /// To: its display name and URI are kept, parameters are left out.
     pub local_uri: &'a str,
-    /// From without its parameters, likewise.
+    /// From, likewise.
     pub remote_uri: &'a str,
-    /// URI of Contact, without brackets and header parameters.
+    /// URI of Contact, without brackets and parameters of the header.
     pub contact: &'a str,
     /// Record-Route values in their order.
     pub route_set: Vec<&'a str>,
@@ -154,23 +158,22 @@ impl Dialog {
         if subscribe.route_set.len() > MOST_ROUTES {
             return Err(DialogError::TooManyRoutes);
         }
-        let remote_tag = if subscribe.remote_tag.is_empty() { "" } else { fit("From tag", subscribe.remote_tag)? };
+        let remote_tag = match subscribe.remote_tag {
+            "" => String::new(),
+            tag => word("From tag", tag)?,
+        };
         let pool_seconds = u32::try_from(subscribe.pool_seconds).unwrap_or(CSEQ_LIMIT);
         let first_cseq = pool_seconds.max(subscribe.last_local_cseq).saturating_add(CSEQ_MARGIN);
         Ok(Self {
             call_id: fit("Call-ID", subscribe.call_id)?.to_owned(),
-            local_tag: fit("To tag", subscribe.local_tag)?.to_owned(),
-            remote_tag: remote_tag.to_owned(),
-            local_uri: bracketed(fit("To", subscribe.local_uri)?),
-            remote_uri: bracketed(fit("From", subscribe.remote_uri)?),
-            remote_target: target(fit("Contact", subscribe.contact)?).to_owned(),
-            route_set: subscribe
-                .route_set
-                .iter()
-                .map(|route| fit("Record-Route", route).map(str::to_owned))
-                .collect::<Result<_, _>>()?,
-            event_package: fit("Event", subscribe.event_package)?.to_owned(),
-            event_id: subscribe.event_id.map(|id| fit("Event id", id).map(str::to_owned)).transpose()?,
+            local_tag: word("To tag", subscribe.local_tag)?,
+            remote_tag,
+            local_uri: address("To", subscribe.local_uri)?,
+            remote_uri: address("From", subscribe.remote_uri)?,
+            remote_target: target(subscribe.contact)?,
+            route_set: subscribe.route_set.iter().map(|value| route(value)).collect::<Result<_, _>>()?,
+            event_package: word("Event", subscribe.event_package)?,
+            event_id: subscribe.event_id.map(|id| word("Event id", id)).transpose()?,
             local_cseq: first_cseq.min(CSEQ_LIMIT - 1) - 1,
             remote_cseq: subscribe.cseq,
             expires_at: now + Duration::from_secs(subscribe.expires.into()),
@@ -191,7 +194,7 @@ impl Dialog {
             return Err(DialogError::OutOfOrder);
         }
         if let Some(contact) = contact {
-            self.remote_target = target(fit("Contact", contact)?).to_owned();
+            self.remote_target = target(contact)?;
         }
         self.remote_cseq = cseq;
         self.expires_at = now + Duration::from_secs(expires.into());
@@ -211,8 +214,7 @@ impl Dialog {
     /// The next NOTIFY: complete, with the next CSeq.
     ///
     /// `via` is a Via value with a branch of its own, `pool_contact` the URI by which this client reaches the pool,
-    /// `body` a content type and the octets. All three are the pool's own words; control characters in the texts are
-    /// left out.
+    /// `body` a content type and the octets.
     pub fn notify(
         &mut self,
         now: Moment,
@@ -223,45 +225,27 @@ impl Dialog {
     ) -> Bytes {
         self.local_cseq = (self.local_cseq + 1).min(CSEQ_LIMIT - 1);
         self.paced_until = self.paced_until.max(now) + PACE;
-        let (content_type, octets) = body.map_or((None, &[][..]), |(kind, octets)| (Some(kind), octets));
-        let mut message = Lines(Vec::with_capacity(1024 + octets.len()));
         let (request_uri, routes, last) = self.way();
-        message.line(&["NOTIFY ", request_uri, " SIP/2.0"]);
-        message.line(&["Via: ", via]);
+        let mut request = Request::new(Method::Notify, request_uri).header(HeaderName::Via, via);
         for route in routes {
-            message.line(&["Route: ", route]);
+            request = request.header(HeaderName::Route, route);
         }
         if let Some(last) = last {
-            message.line(&["Route: <", last, ">"]);
+            request = request.header(HeaderName::Route, format!("<{last}>"));
         }
-        message.line(&["Max-Forwards: 70"]);
-        message.line(&["From: ", &self.local_uri, ";tag=", &self.local_tag]);
-        if self.remote_tag.is_empty() {
-            message.line(&["To: ", &self.remote_uri]);
-        } else {
-            message.line(&["To: ", &self.remote_uri, ";tag=", &self.remote_tag]);
+        request = request
+            .header(HeaderName::MaxForwards, "70")
+            .header(HeaderName::From, with_tag(&self.local_uri, &self.local_tag))
+            .header(HeaderName::To, with_tag(&self.remote_uri, &self.remote_tag))
+            .header(HeaderName::CallId, &self.call_id)
+            .header(HeaderName::CSeq, format!("{} NOTIFY", self.local_cseq))
+            .header(HeaderName::Contact, format!("<{pool_contact}>"))
+            .header(HeaderName::Event, self.event())
+            .header(HeaderName::SubscriptionState, self.state(now, state));
+        match body {
+            Some((content_type, octets)) => request.body(content_type, octets).build(),
+            None => request.build(),
         }
-        message.line(&["Call-ID: ", &self.call_id]);
-        message.number("CSeq: ", self.local_cseq.into(), " NOTIFY");
-        message.line(&["Contact: <", pool_contact, ">"]);
-        match &self.event_id {
-            Some(id) => message.line(&["Event: ", &self.event_package, ";id=", id]),
-            None => message.line(&["Event: ", &self.event_package]),
-        }
-        match state {
-            SubState::Active => message.number("Subscription-State: active;expires=", self.remaining(now), ""),
-            SubState::Pending => message.number("Subscription-State: pending;expires=", self.remaining(now), ""),
-            SubState::Terminated(reason) => {
-                message.line(&["Subscription-State: terminated;reason=", reason.as_str()]);
-            }
-        }
-        if let Some(content_type) = content_type {
-            message.line(&["Content-Type: ", content_type]);
-        }
-        message.number("Content-Length: ", octets.len() as u64, "");
-        message.line(&[]);
-        message.0.extend_from_slice(octets);
-        Bytes::from(message.0)
     }
 
     /// What the status of a final answer to a NOTIFY means.
@@ -346,32 +330,33 @@ impl Dialog {
     /// Request-URI, Route values, and a last Route URI (RFC 3261 §12.2.1.1). A strict router, known by the missing `lr`,
     /// wants to be in the Request-URI, and the target in the last Route.
     fn way(&self) -> (&str, &[String], Option<&str>) {
-        match self.route_set.split_first() {
-            Some((first, rest)) if !is_loose(first) => (route_uri(first), rest, Some(&self.remote_target)),
-            _ => (&self.remote_target, &self.route_set, None),
+        let target = self.remote_target.as_str();
+        let Some((first, rest)) = self.route_set.split_first() else { return (target, &[], None) };
+        match NameAddr::parse(first).ok().and_then(|route| route.uri().ok()) {
+            Some(uri) if uri.param("lr").is_none() => (uri.text, rest, Some(target)),
+            _ => (target, &self.route_set, None),
+        }
+    }
+
+    fn event(&self) -> String {
+        match &self.event_id {
+            Some(id) => format!("{};id={id}", self.event_package),
+            None => self.event_package.clone(),
+        }
+    }
+
+    fn state(&self, now: Moment, state: SubState) -> String {
+        match state {
+            SubState::Active => format!("active;expires={}", self.remaining(now)),
+            SubState::Pending => format!("pending;expires={}", self.remaining(now)),
+            SubState::Terminated(reason) => format!("terminated;reason={}", reason.as_str()),
         }
     }
 }
 
-/// A message in the making. Control characters never get into a line.
-struct Lines(Vec<u8>);
-
-impl Lines {
-    fn line(&mut self, parts: &[&str]) {
-        for part in parts {
-            if part.bytes().any(|octet| octet.is_ascii_control()) {
-                self.0.extend(part.bytes().filter(|octet| !octet.is_ascii_control()));
-            } else {
-                self.0.extend_from_slice(part.as_bytes());
-            }
-        }
-        self.0.extend_from_slice(b"\r\n");
-    }
-
-    fn number(&mut self, before: &str, number: u64, after: &str) {
-        // Writing to a Vec does not fail.
-        let _ = write!(self.0, "{before}{number}{after}\r\n");
-    }
+/// An address with its tag, if it has one.
+fn with_tag(address: &str, tag: &str) -> String {
+    if tag.is_empty() { address.to_owned() } else { format!("{address};tag={tag}") }
 }
 
 /// A text of a request that may stand in a message of ours.
@@ -383,34 +368,39 @@ fn fit<'a>(what: &'static str, text: &'a str) -> Result<&'a str, DialogError> {
     Ok(text)
 }
 
-/// A From or To value to which parameters can be added.
-fn bracketed(value: &str) -> String {
-    if value.ends_with('>') { value.to_owned() } else { format!("<{value}>") }
-}
-
-/// A URI fit for a Request-URI: without headers (RFC 3261 §19.1.1).
-fn target(uri: &str) -> &str {
-    let host = uri.find('@').unwrap_or(0);
-    match uri.get(host..).and_then(|rest| rest.find('?')) {
-        Some(headers) => uri.get(..host + headers).unwrap_or(uri),
-        None => uri,
+/// A text that may stand as one word between separators.
+fn word(what: &'static str, text: &str) -> Result<String, DialogError> {
+    let text = fit(what, text)?;
+    if text.contains([' ', ';', ',', '"', '<', '>']) {
+        return Err(DialogError::Unfit(what));
     }
+    Ok(text.to_owned())
 }
 
-/// URI of a Route value, between its brackets.
-fn route_uri(route: &str) -> &str {
-    let inner = route.split_once('<').map_or(route, |(_, rest)| rest);
-    inner.split_once('>').map_or(inner, |(uri, _)| uri)
+/// A From or To value without its parameters, in brackets so that ours can be added.
+fn address(what: &'static str, value: &str) -> Result<String, DialogError> {
+    let parsed = NameAddr::parse(fit(what, value)?).map_err(|_| DialogError::Unfit(what))?;
+    Ok(match parsed.display {
+        Some(display) => format!("{display} <{}>", parsed.uri),
+        None => format!("<{}>", parsed.uri),
+    })
 }
 
-/// Whether the URI of a Route value has the `lr` parameter.
-fn is_loose(route: &str) -> bool {
-    let uri = route_uri(route);
-    let after_user = uri.rsplit_once('@').map_or(uri, |(_, rest)| rest);
-    after_user
-        .split(['?', ';'])
-        .skip(1)
-        .any(|parameter| parameter.split('=').next().unwrap_or_default().trim().eq_ignore_ascii_case("lr"))
+/// A Contact URI fit for a Request-URI: without headers (RFC 3261 §19.1.1).
+fn target(uri: &str) -> Result<String, DialogError> {
+    let parsed = Uri::parse(fit("Contact", uri)?).map_err(|_| DialogError::Unfit("Contact"))?;
+    let headers = parsed.headers.map_or(0, |headers| headers.len() + 1);
+    let end = parsed.text.len().saturating_sub(headers);
+    Ok(parsed.text.get(..end).unwrap_or(parsed.text).to_owned())
+}
+
+/// A Record-Route value that can be used as Route.
+fn route(value: &str) -> Result<String, DialogError> {
+    let value = fit("Record-Route", value)?;
+    match NameAddr::parse(value).is_ok_and(|route| route.uri().is_ok()) {
+        true => Ok(value.to_owned()),
+        false => Err(DialogError::Unfit("Record-Route")),
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@ use md5::Md5;
 use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
+use crate::uri::Uri;
+
 mod counts;
 mod credentials;
 mod nonce;
@@ -120,32 +122,19 @@ pub fn verify(credentials: &Credentials<'_>, method: &str, ha1: &str) -> bool {
 /// Whether a digest URI names the same target as the Request-URI, as loosely as proxies on the way demand
 /// (RFC 3261 §22.4 item 5): the texts are equal, or both are SIP URIs with the same user and host.
 ///
-/// Port, parameters, headers, password, and the difference between `sip` and `sips` do not count; escapes are compared
-/// as they are written.
+/// Port, parameters, headers, password, and the difference between `sip` and `sips` do not count.
 pub fn uri_matches(digest_uri: &str, request_uri: &str) -> bool {
     if digest_uri == request_uri {
         return true;
     }
-    match (user_and_host(digest_uri), user_and_host(request_uri)) {
-        (Some((user_a, host_a)), Some((user_b, host_b))) => user_a == user_b && host_a.eq_ignore_ascii_case(host_b),
+    match (Uri::parse(digest_uri), Uri::parse(request_uri)) {
+        (Ok(digest), Ok(request)) => {
+            [&digest, &request].iter().all(|uri| uri.is_sip() || uri.is_sips())
+                && digest.user_decoded() == request.user_decoded()
+                && digest.host.eq_ignore_ascii_case(request.host)
+        }
         _ => false,
     }
-}
-
-/// User (without password) and host of a `sip` or `sips` URI.
-fn user_and_host(uri: &str) -> Option<(&str, &str)> {
-    let (scheme, rest) = uri.split_once(':')?;
-    if !scheme.eq_ignore_ascii_case("sip") && !scheme.eq_ignore_ascii_case("sips") {
-        return None;
-    }
-    let (user_info, rest) = rest.split_once('@').unwrap_or(("", rest));
-    let user = user_info.split(':').next().unwrap_or_default();
-    let host_port = rest.split([';', '?']).next().unwrap_or_default();
-    let host = match host_port.split_once(']') {
-        Some((address, _)) => address,
-        None => host_port.split(':').next().unwrap_or_default(),
-    };
-    (!host.is_empty()).then_some((user, host))
 }
 
 #[cfg(test)]

@@ -168,6 +168,8 @@ fn digest_uris_match_by_user_and_host() {
         ("tel:+1", "tel:+1;x=y", false),
         ("", "sip:example.org", false),
         ("sip:", "sips:", false),
+        ("sip:b%6fb@example.org", "sip:bob@example.org", true),
+        ("pres:bob@example.org", "sip:bob@example.org", false),
     ] {
         assert_eq!(uri_matches(digest, request), expected, "{digest} {request}");
     }
