@@ -56,7 +56,7 @@ enum State {
 /// Progress in a head; offsets from the start line.
 #[derive(Debug, Clone, Copy, Default)]
 struct Head {
-    /// Where the search for the next line end goes on.
+    /// Where the search for the next line end goes on; all before it is read.
     searched: usize,
     /// Where the physical line begins that has no end yet.
     line: usize,
@@ -92,35 +92,32 @@ impl StreamFramer {
         let step = self.step(buffer);
         self.partial = matches!(step, Ok(None)) && !buffer.is_empty();
         step.map_err(|(status, what)| {
-            let first = !matches!(std::mem::replace(&mut self.state, State::Broken), State::Broken);
-            let readable = buffer.get(..buffer.len().min(self.limits.message)).filter(|_| first);
-            let head = readable.and_then(|octets| Message::head(Bytes::copy_from_slice(octets), &self.limits));
+            let read = match std::mem::replace(&mut self.state, State::Broken) {
+                State::Head(head) => head.searched.min(self.limits.message),
+                State::Between | State::Body { .. } | State::Broken => 0,
+            };
+            let head = Message::head(Bytes::copy_from_slice(buffer.get(..read).unwrap_or_default()), &self.limits);
             FrameError { status: head.is_some().then_some(status), what, head }
         })
     }
 
     fn step(&mut self, buffer: &mut BytesMut) -> Result<Option<Frame>, Broken> {
         loop {
-            match self.state {
+            match &mut self.state {
                 State::Between => match between(buffer, &mut self.half_ping)? {
                     Between::Frame(frame) => return Ok(Some(frame)),
                     Between::Wait => return Ok(None),
                     Between::Message => self.state = State::Head(Head::default()),
                 },
-                State::Head(mut head) => {
-                    let total = head.advance(buffer, &self.limits);
-                    self.state = match total? {
-                        Some(total) => State::Body { total },
-                        None => {
-                            self.state = State::Head(head);
-                            return Ok(None);
-                        }
-                    };
-                }
-                State::Body { total } if buffer.len() < total => return Ok(None),
+                State::Head(head) => match head.advance(buffer, &self.limits)? {
+                    Some(total) => self.state = State::Body { total },
+                    None => return Ok(None),
+                },
+                State::Body { total } if buffer.len() < *total => return Ok(None),
                 State::Body { total } => {
+                    let message = buffer.split_to(*total).freeze();
                     self.state = State::Between;
-                    return Ok(Some(Frame::Message(buffer.split_to(total).freeze())));
+                    return Ok(Some(Frame::Message(message)));
                 }
                 State::Broken => return Err((BAD_REQUEST, "broken before")),
             }
@@ -176,10 +173,10 @@ impl Head {
                 return Ok(None);
             };
             let end = self.searched + found;
+            self.searched = end;
             match buffer.get(end..) {
                 Some([b'\r', b'\n', ..]) => {}
                 Some([b'\r']) => {
-                    self.searched = end;
                     self.check(end, limits)?;
                     return Ok(None);
                 }
@@ -188,6 +185,7 @@ impl Head {
             }
             if end == self.line && self.rows > 0 {
                 self.finish_length(end);
+                self.searched = end + 2;
                 return self.total(buffer, end + 2, limits).map(Some);
             }
             self.line_ended(buffer, end, limits)?;
