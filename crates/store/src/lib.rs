@@ -1,3 +1,25 @@
 //! The Back-End Database: domain operations over Memory and SQLite.
+//!
+//! [`ops`] says what can be asked; [`Store`] carries batches of it to a backend. What an operation does is written once,
+//! in `engine`, over the tables that each backend offers; SQL and maps hold rows and decide nothing.
 
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+
+mod bounds;
+mod clock;
+mod engine;
+mod error;
+mod memory;
 pub mod ops;
+mod rows;
+mod stats;
+mod store;
+
+pub use clock::{Clock, system_clock};
+pub use error::StoreError;
+pub use memory::{Memory, MemoryStore};
+pub use stats::{OperationStats, Stats};
+pub use store::{Reply, Store};
+
+/// Version of the data's schema that this build reads and writes.
+pub const SCHEMA: u32 = 1;

@@ -88,7 +88,7 @@ store: {sqlite: {folder: /data}}
         let edition = refused(|text| format!("{text}edition: Enterprise\n"));
         assert!(edition.starts_with("edition: ") && edition.contains("Standard"), "{edition}");
         assert!(refused(|_| String::new()).starts_with("configuration: "));
-        assert!(refused(|_| "listeners: [".to_owned()).contains("flow sequence"));
+        assert!(refused(|_| "listeners: [".to_owned()).contains("line 1"));
         assert!(refused(|_| "x".repeat(MAX_LENGTH + 1)).contains("1 MiB"));
     }
 }

@@ -30,7 +30,7 @@ pub struct Login {
     pub state: State,
     /// Stamp of the account row; changes with state and passwords.
     pub stamp: u64,
-    /// Live verifiers; at most 20.
+    /// Live verifiers by label and algorithm; at most 40: twenty labels, two algorithms.
     pub verifiers: Vec<Verifier>,
 }
 

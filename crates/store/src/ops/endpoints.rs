@@ -32,15 +32,15 @@ pub struct SweepLost {
 }
 
 /// Rows that are due by the timers of their owner.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expire {
     /// Who asks.
-    pub fe: Option<Incarnation>,
-    /// Endpoints.
+    pub fe: Incarnation,
+    /// Endpoints; at most 1,000.
     pub endpoints: Vec<EndpointId>,
-    /// Publications.
+    /// Publications; at most 1,000.
     pub publications: Vec<(UserRef, PublicationId)>,
-    /// Subscriptions, by watcher.
+    /// Subscriptions, by watcher; at most 1,000.
     pub subscriptions: Vec<(UserRef, Key128)>,
 }
 

@@ -25,6 +25,15 @@ pub enum Class {
     Durable,
 }
 
+/// A request whose reply has a known type.
+pub trait Ask: Into<Operation> {
+    /// What answers it.
+    type Reply;
+
+    /// The reply in an outcome, `None` if it is another operation's.
+    fn reply(outcome: Outcome) -> Option<Self::Reply>;
+}
+
 macro_rules! operations {
     ($($(#[$doc:meta])* $variant:ident($request:ty => $reply:ty): $class:ident, $name:literal;)*) => {
         /// One request to the store.
@@ -36,6 +45,15 @@ macro_rules! operations {
         pub enum Outcome { $($(#[$doc])* $variant($reply),)* }
 
         impl Operation {
+            /// Names of all operations, in the order of [`Operation::index`].
+            pub const NAMES: &'static [&'static str] = &[$($name),*];
+
+            /// Place of the operation in [`Operation::NAMES`].
+            pub const fn index(&self) -> usize {
+                enum Place { $($variant),* }
+                match self { $(Self::$variant(_) => Place::$variant as usize,)* }
+            }
+
             /// Class of the operation: its lane and its durability.
             pub const fn class(&self) -> Class {
                 match self { $(Self::$variant(_) => Class::$class,)* }
@@ -49,6 +67,17 @@ macro_rules! operations {
 
         $(impl From<$request> for Operation {
             fn from(request: $request) -> Self { Self::$variant(request) }
+        }
+
+        impl Ask for $request {
+            type Reply = $reply;
+
+            fn reply(outcome: Outcome) -> Option<Self::Reply> {
+                match outcome {
+                    Outcome::$variant(reply) => Some(reply),
+                    _ => None,
+                }
+            }
         })*
     };
 }

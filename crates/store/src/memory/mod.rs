@@ -1,0 +1,79 @@
+//! The store in ordered maps: for tests, simulators, and as the plain statement of what every backend does.
+
+mod accounts;
+mod credentials;
+mod endpoints;
+mod front_ends;
+mod presence;
+mod register;
+mod route;
+mod store;
+mod subscribe;
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+
+use commpool_model::acl::Ace;
+use commpool_model::config::DigestAlgorithm;
+use commpool_model::ids::{EndpointId, Incarnation, Key128, Micros, UserId};
+
+pub use self::store::MemoryStore;
+use crate::engine::{self, Backend};
+use crate::ops::credentials::Verifier;
+use crate::ops::{Operation, Outcome};
+use crate::rows::{AccountRow, EndpointRow, FrontEndRow, Head, Lives, PublicationRow, SubscriptionRow};
+
+/// All data of a pool.
+#[derive(Debug, Default)]
+pub struct Memory {
+    front_ends: BTreeMap<Incarnation, FrontEndRow>,
+    lives: Lives,
+    last_incarnation: u32,
+    accounts: BTreeMap<UserId, AccountRow>,
+    addresses: BTreeMap<String, UserId>,
+    changes: BTreeMap<u64, UserId>,
+    verifiers: BTreeMap<(UserId, String, DigestAlgorithm), Verifier>,
+    aces: BTreeMap<(UserId, String), Ace>,
+    endpoints: BTreeMap<EndpointId, EndpointRow>,
+    publications: BTreeMap<(UserId, Key128), PublicationRow>,
+    heads: BTreeMap<UserId, Head>,
+    interest: BTreeMap<(UserId, Incarnation), u8>,
+    subscriptions: BTreeMap<(UserId, Key128), SubscriptionRow>,
+}
+
+impl Memory {
+    /// An empty pool.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Carries out a batch at one moment; one outcome per operation, in order.
+    pub fn execute(&mut self, now: Micros, batch: &[Operation]) -> Vec<Outcome> {
+        batch
+            .iter()
+            .map(|operation| match engine::execute(self, now, operation) {
+                Ok(outcome) => outcome,
+                Err(never) => match never {},
+            })
+            .collect()
+    }
+
+    /// Replaces the access control entries of a user; until contact lists write them, only tests do.
+    pub fn set_aces(&mut self, user: UserId, aces: Vec<Ace>) {
+        self.aces.retain(|(owner, _), _| *owner != user);
+        self.aces.extend(aces.into_iter().map(|ace| ((user, ace.mask.clone()), ace)));
+    }
+}
+
+impl Backend for Memory {
+    type Error = Infallible;
+
+    fn writable(&mut self) -> Result<bool, Infallible> {
+        Ok(true)
+    }
+}
+
+/// Every key that begins with this user.
+fn of_user(user: UserId) -> std::ops::RangeInclusive<(UserId, Key128)> {
+    (user, Key128([0; 16]))..=(user, Key128([u8::MAX; 16]))
+}

@@ -1,0 +1,53 @@
+//! Subscription dialogs and who watches whom.
+
+use std::convert::Infallible;
+
+use commpool_model::ids::{Incarnation, Key128, Micros, UserId};
+
+use super::{Memory, of_user};
+use crate::engine::subscribe::Subscriptions;
+use crate::ops::subscribe::Kind;
+use crate::rows::SubscriptionRow;
+
+impl Subscriptions for Memory {
+    fn subscription(&mut self, watcher: UserId, id: Key128) -> Result<Option<SubscriptionRow>, Infallible> {
+        Ok(self.subscriptions.get(&(watcher, id)).cloned())
+    }
+
+    fn subscriptions_of(&mut self, watcher: UserId, limit: usize) -> Result<usize, Infallible> {
+        Ok(self.subscriptions.range(of_user(watcher)).take(limit).count())
+    }
+
+    fn put_subscription(&mut self, row: &SubscriptionRow) -> Result<(), Infallible> {
+        self.subscriptions.insert((row.watcher, row.sub_id), row.clone());
+        Ok(())
+    }
+
+    fn remove_subscription(&mut self, watcher: UserId, id: Key128) -> Result<(), Infallible> {
+        self.subscriptions.remove(&(watcher, id));
+        Ok(())
+    }
+
+    fn add_interest(&mut self, user: UserId, fe: Incarnation, kind: Kind) -> Result<(), Infallible> {
+        *self.interest.entry((user, fe)).or_default() |= kind as u8;
+        Ok(())
+    }
+
+    fn remove_interest(&mut self, user: UserId, fe: Incarnation) -> Result<(), Infallible> {
+        self.interest.remove(&(user, fe));
+        Ok(())
+    }
+
+    fn forget_interest(&mut self, fe: Incarnation, limit: usize) -> Result<usize, Infallible> {
+        let due: Vec<_> = self.interest.keys().filter(|(_, of)| *of == fe).take(limit).copied().collect();
+        self.interest.retain(|key, _| !due.contains(key));
+        Ok(due.len())
+    }
+
+    fn forget_subscriptions(&mut self, fe: Incarnation, now: Micros, limit: usize) -> Result<usize, Infallible> {
+        let due = self.subscriptions.values().filter(|row| row.fe == fe && row.expires_at <= now).take(limit);
+        let due: Vec<_> = due.map(|row| (row.watcher, row.sub_id)).collect();
+        self.subscriptions.retain(|key, _| !due.contains(key));
+        Ok(due.len())
+    }
+}

@@ -1,0 +1,65 @@
+//! One face of all backends.
+
+use tokio::sync::oneshot;
+
+use crate::clock::Clock;
+use crate::error::StoreError;
+use crate::memory::{Memory, MemoryStore};
+use crate::ops::{Ask, Operation, Outcome};
+use crate::stats::Stats;
+
+/// Gets the answer to one operation, on a thread of the store: must be quick and must not wait for the store.
+pub type Reply = Box<dyn FnOnce(Result<Outcome, StoreError>) + Send>;
+
+/// The Back-End Database. Clones share the same data; the last one to go stops the store's threads.
+#[derive(Clone)]
+pub enum Store {
+    /// In memory only.
+    Memory(MemoryStore),
+}
+
+impl Store {
+    /// An empty pool in memory, with the time of this clock.
+    pub fn memory(clock: Clock) -> Self {
+        Self::Memory(MemoryStore::new(Memory::new(), clock))
+    }
+
+    /// Hands over one operation.
+    pub fn submit(&self, operation: Operation, reply: Reply) {
+        self.submit_many(vec![(operation, reply)]);
+    }
+
+    /// Hands over several operations with one wake-up. They are carried out in their order as far as they share a lane:
+    /// reads among reads, writes among writes. What finds its queue full is answered [`StoreError::Busy`] at once.
+    pub fn submit_many(&self, batch: Vec<(Operation, Reply)>) {
+        match self {
+            Self::Memory(store) => store.submit_many(batch),
+        }
+    }
+
+    /// Carries out one operation.
+    ///
+    /// # Errors
+    /// Any [`StoreError`]; a refusal by the rules of the pool is an outcome, not an error.
+    pub async fn call(&self, operation: Operation) -> Result<Outcome, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        self.submit(operation, Box::new(move |outcome| drop(answer.send(outcome))));
+        answered.await.unwrap_or_else(|_| Err(StoreError::Unavailable("it was closed".to_owned())))
+    }
+
+    /// Carries out one operation whose reply has a known type.
+    ///
+    /// # Errors
+    /// As [`Store::call`].
+    pub async fn ask<R: Ask>(&self, request: R) -> Result<R::Reply, StoreError> {
+        let outcome = self.call(request.into()).await?;
+        R::reply(outcome).ok_or_else(|| StoreError::Unknown("the answer is another operation's".to_owned()))
+    }
+
+    /// The counters at this moment.
+    pub fn stats(&self) -> Stats {
+        match self {
+            Self::Memory(store) => store.meter().snapshot(),
+        }
+    }
+}
