@@ -1,1 +1,16 @@
 //! Whole-system tests: wire, cluster, clients, faults, benches.
+//!
+//! The library holds what the tests drive and look with: a SIP client of plain text ([`client`]), real clients
+//! ([`linphone`], [`sipp`]), a server of one's own for each test ([`server`]).
+
+pub mod client;
+pub mod cpu;
+pub mod digest;
+pub mod link;
+pub mod linphone;
+pub mod packet;
+pub mod presence;
+pub mod secrets;
+pub mod server;
+pub mod sipp;
+pub mod torture;

@@ -1,0 +1,534 @@
+//! A SIP client for tests: does what a good client does in one call, and lets every octet be made otherwise.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::digest::{Algorithm, Challenge, Credentials};
+use crate::link::{Arrival, Link, Target};
+use crate::packet::{Packet, parameter};
+use crate::presence::Document;
+use crate::secrets::Secrets;
+
+/// How long a test waits for what should come at once on a machine that is busy.
+pub const PATIENCE: Duration = Duration::from_secs(15);
+
+/// MIME type of presence documents.
+pub const PIDF: &str = "application/pidf+xml";
+
+/// Who signs in.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// User name.
+    pub user: String,
+    /// Password.
+    pub password: String,
+    /// SIP domain.
+    pub domain: String,
+}
+
+impl Identity {
+    /// Address of record.
+    #[must_use]
+    pub fn aor(&self) -> String {
+        format!("sip:{}@{}", self.user, self.domain)
+    }
+}
+
+/// How a device names itself in its Contact.
+#[derive(Clone, Debug, Default)]
+pub enum Device {
+    /// By its address only.
+    #[default]
+    Plain,
+    /// By an instance id (RFC 5626 §4.1) without reg-id.
+    Instance(String),
+    /// By instance id and reg-id.
+    Outbound(String, u32),
+}
+
+/// A client with one path to one server.
+pub struct Client {
+    identity: Identity,
+    device: Device,
+    target: Target,
+    link: Link,
+    secrets: Secrets,
+    algorithm: Mutex<Option<Algorithm>>,
+    sequence: AtomicU32,
+    registration: String,
+    tag: String,
+}
+
+impl Client {
+    /// Opens a path for a user; nothing is sent yet.
+    ///
+    /// # Errors
+    /// When the server cannot be reached.
+    pub async fn connect(identity: &Identity, target: &Target, device: Device, secrets: &Secrets) -> Result<Self> {
+        let link = Link::open(target).await?;
+        secrets.add("password", &identity.password);
+        Ok(Self {
+            identity: identity.clone(),
+            device,
+            target: target.clone(),
+            link,
+            secrets: secrets.clone(),
+            algorithm: Mutex::new(None),
+            sequence: AtomicU32::new(0),
+            registration: unique("reg"),
+            tag: unique("t"),
+        })
+    }
+
+    /// Opens a new path in place of the old one, as a client does whose connection broke: same device, same Call-ID of
+    /// its registration.
+    ///
+    /// # Errors
+    /// When the server cannot be reached.
+    pub async fn reconnect(self) -> Result<Self> {
+        let link = Link::open(&self.target).await?;
+        Ok(Self { link, ..self })
+    }
+
+    /// The path.
+    #[must_use]
+    pub const fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// Who it is.
+    #[must_use]
+    pub const fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Address of record.
+    #[must_use]
+    pub fn aor(&self) -> String {
+        self.identity.aor()
+    }
+
+    /// Answers challenges of one algorithm only, as clients do that know no other.
+    pub fn only(&self, algorithm: Algorithm) {
+        *self.algorithm.lock().unwrap_or_else(PoisonError::into_inner) = Some(algorithm);
+    }
+
+    /// URI at which this device is reached.
+    #[must_use]
+    pub fn contact_uri(&self) -> String {
+        let (user, local, transport) = (&self.identity.user, self.link.local(), self.target.transport.name());
+        format!("sip:{user}@{local};transport={transport}")
+    }
+
+    /// Value of Contact in a REGISTER.
+    #[must_use]
+    pub fn contact(&self) -> String {
+        let uri = self.contact_uri();
+        match &self.device {
+            Device::Plain => format!("<{uri}>"),
+            Device::Instance(id) => format!("<{uri}>;+sip.instance=\"<{id}>\""),
+            Device::Outbound(id, number) => format!("<{uri}>;+sip.instance=\"<{id}>\";reg-id={number}"),
+        }
+    }
+
+    fn next_sequence(&self) -> u32 {
+        self.sequence.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Value of a Via of ours with a branch nobody used yet.
+    #[must_use]
+    pub fn via(&self) -> String {
+        let branch = unique("z9hG4bK");
+        format!("SIP/2.0/{} {};branch={branch};rport", self.target.transport, self.link.local())
+    }
+
+    /// A request outside dialogs, to a user or resource, as this user.
+    #[must_use]
+    pub fn request(&self, method: &str, uri: &str) -> Packet {
+        Packet::request(method, uri)
+            .with("Via", self.via())
+            .with("Max-Forwards", "70")
+            .with("From", format!("<{}>;tag={}", self.aor(), self.tag))
+            .with("To", format!("<{uri}>"))
+            .with("Call-ID", unique("call"))
+            .with("CSeq", format!("{} {method}", self.next_sequence()))
+    }
+
+    /// REGISTER of this device; 0 seconds take it back.
+    #[must_use]
+    pub fn register(&self, expires: u32) -> Packet {
+        let request = self.request("REGISTER", &format!("sip:{}", self.identity.domain));
+        let request = request.set("To", format!("<{}>", self.aor())).set("Call-ID", self.registration.clone());
+        let outbound = matches!(self.device, Device::Outbound(..));
+        let request = if outbound { request.with("Supported", "path, outbound") } else { request };
+        request.with("Contact", self.contact()).with("Expires", expires.to_string())
+    }
+
+    /// REGISTER that only asks what is registered.
+    #[must_use]
+    pub fn query(&self) -> Packet {
+        self.register(0).without("Contact").without("Expires").set("Call-ID", unique("query"))
+    }
+
+    /// Sends a request and waits for its final answer.
+    ///
+    /// # Errors
+    /// When none comes.
+    pub async fn transact(&self, request: &Packet) -> Result<Packet> {
+        self.link.send(&request.octets()).await?;
+        Ok(self.final_answer(request, PATIENCE).await?.packet)
+    }
+
+    /// Waits for the final answer to a request sent before.
+    ///
+    /// # Errors
+    /// When none comes within `limit`.
+    pub async fn final_answer(&self, request: &Packet, limit: Duration) -> Result<Arrival> {
+        let what = format!("the answer to\n{request}");
+        self.link.take(&what, limit, |a| a.packet.answers(request) && a.packet.status() >= Some(200)).await
+    }
+
+    /// The same request as a new transaction: new branch, next CSeq.
+    ///
+    /// # Errors
+    /// When it has no CSeq.
+    pub fn again(&self, request: Packet) -> Result<Packet> {
+        let method = request.cseq()?.1.to_owned();
+        let number = self.next_sequence();
+        Ok(request.set("Via", self.via()).set("CSeq", format!("{number} {method}")))
+    }
+
+    /// The challenge of an answer that this client takes up: the first it knows.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn challenge(&self, answer: &Packet) -> Result<Challenge> {
+        let only = *self.algorithm.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = Challenge::all(answer)?;
+        all.iter().for_each(|challenge| self.secrets.add("nonce", &challenge.nonce));
+        let known = |challenge: &Challenge| only.is_none_or(|algorithm| challenge.algorithm == algorithm);
+        all.into_iter().find(known).with_context(|| format!("no challenge for {only:?} in\n{answer}"))
+    }
+
+    /// The right credentials of this user for a request.
+    ///
+    /// # Errors
+    /// When the request has no URI.
+    pub fn credentials(&self, challenge: &Challenge, request: &Packet, count: u32) -> Result<Credentials> {
+        let uri = request.uri().context("not a request")?;
+        let credentials = Credentials::new(challenge, &self.identity.user, &self.identity.password, uri, count);
+        self.secrets.add("verifier", &credentials.ha1);
+        Ok(credentials)
+    }
+
+    /// A challenged request as a new transaction with credentials.
+    ///
+    /// # Errors
+    /// When the answer holds no challenge.
+    pub fn answered(&self, request: Packet, answer: &Packet) -> Result<Packet> {
+        let credentials = self.credentials(&self.challenge(answer)?, &request, 1)?;
+        self.with_credentials(request, &credentials, answer.status() == Some(407))
+    }
+
+    /// A request as a new transaction with these credentials.
+    ///
+    /// # Errors
+    /// When the request has no CSeq.
+    pub fn with_credentials(&self, request: Packet, credentials: &Credentials, proxy: bool) -> Result<Packet> {
+        let method = request.cseq()?.1.to_owned();
+        self.secrets.add("response", &credentials.response(&method));
+        let name = if proxy { "Proxy-Authorization" } else { "Authorization" };
+        Ok(self.again(request)?.set(name, credentials.header(&method)))
+    }
+
+    /// Sends a request, answers one challenge, gives the final answer.
+    ///
+    /// # Errors
+    /// When an answer does not come, or a challenge cannot be answered.
+    pub async fn exchange(&self, request: Packet) -> Result<Packet> {
+        let answer = self.transact(&request).await?;
+        if !matches!(answer.status(), Some(401 | 407)) {
+            return Ok(answer);
+        }
+        self.transact(&self.answered(request, &answer)?).await
+    }
+
+    /// Like [`Self::exchange`], and gives the request as it was accepted too.
+    ///
+    /// # Errors
+    /// When an answer does not come, or a challenge cannot be answered.
+    pub async fn exchange_kept(&self, request: Packet) -> Result<(Packet, Arrival)> {
+        self.link.send(&request.octets()).await?;
+        let answer = self.final_answer(&request, PATIENCE).await?;
+        if !matches!(answer.packet.status(), Some(401 | 407)) {
+            return Ok((request, answer));
+        }
+        let request = self.answered(request, &answer.packet)?;
+        self.link.send(&request.octets()).await?;
+        let answer = self.final_answer(&request, PATIENCE).await?;
+        Ok((request, answer))
+    }
+
+    /// Signs in and demands success.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn sign_in(&self) -> Result<Packet> {
+        expect(self.exchange(self.register(3600)).await?, 200)
+    }
+
+    /// Signs out and demands success.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn sign_out(&self) -> Result<Packet> {
+        expect(self.exchange(self.register(0)).await?, 200)
+    }
+
+    /// A MESSAGE of plain text.
+    #[must_use]
+    pub fn message(&self, to: &str, text: &str) -> Packet {
+        self.secrets.add("body", text);
+        self.request("MESSAGE", to).with_body("text/plain", text)
+    }
+
+    /// Sends a text and gives the final answer.
+    ///
+    /// # Errors
+    /// When no answer comes.
+    pub async fn say(&self, to: &str, text: &str) -> Result<Packet> {
+        self.exchange(self.message(to, text)).await
+    }
+
+    /// Waits for a MESSAGE with that text.
+    ///
+    /// # Errors
+    /// When it does not come.
+    pub async fn hears(&self, text: &str) -> Result<Packet> {
+        let wanted = |a: &Arrival| a.packet.method() == Some("MESSAGE") && a.packet.text() == text;
+        Ok(self.link.take(&format!("the message {text:?}"), PATIENCE, wanted).await?.packet)
+    }
+
+    /// A PUBLISH of presence; with a tag it changes or refreshes what was published under it.
+    #[must_use]
+    pub fn publication(&self, document: Option<&str>, tag: Option<&str>, expires: u32) -> Packet {
+        let request =
+            self.request("PUBLISH", &self.aor()).with("Event", "presence").with("Expires", expires.to_string());
+        let request = if let Some(tag) = tag { request.with("SIP-If-Match", tag) } else { request };
+        if let Some(document) = document { request.with_body(PIDF, document) } else { request }
+    }
+
+    /// Publishes a state and gives the entity tag.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn publish(
+        &self,
+        basic: &str,
+        activity: Option<&str>,
+        note: Option<&str>,
+        tag: Option<&str>,
+    ) -> Result<String> {
+        let document = crate::presence::published(&self.aor(), basic, activity, note);
+        let answer = expect(self.exchange(self.publication(Some(&document), tag, 600)).await?, 200)?;
+        Ok(answer.need("SIP-ETag")?.to_owned())
+    }
+
+    /// A SUBSCRIBE for somebody's presence.
+    #[must_use]
+    pub fn subscription(&self, friend: &str, expires: u32) -> Packet {
+        self.request("SUBSCRIBE", friend)
+            .with("Contact", format!("<{}>", self.contact_uri()))
+            .with("Event", "presence")
+            .with("Accept", PIDF)
+            .with("Expires", expires.to_string())
+    }
+
+    /// Begins to watch somebody.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn watch(&self, friend: &str) -> Result<Watch> {
+        let (request, answer) = self.exchange_kept(self.subscription(friend, 600)).await?;
+        Watch::new(&request, &expect(answer.packet, 200)?)
+    }
+
+    /// A SUBSCRIBE inside the dialog of a watch; 0 seconds end it.
+    ///
+    /// # Errors
+    /// When the server's Contact cannot be read.
+    pub fn resubscription(&self, watch: &Watch, expires: u32) -> Result<Packet> {
+        let request = self.subscription(&watch.target, expires).set("Call-ID", watch.call_id.clone());
+        let request = request.set("From", watch.local.clone());
+        Ok(request.set("To", watch.remote.clone()))
+    }
+
+    /// Refreshes a watch or ends it, and demands success.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn rewatch(&self, watch: &Watch, expires: u32) -> Result<Packet> {
+        expect(self.exchange(self.resubscription(watch, expires)?).await?, 200)
+    }
+
+    /// Takes the NOTIFYs of a watch in their order until one is as wanted; checks each on its way.
+    ///
+    /// # Errors
+    /// When none comes in time, or one is malformed or out of order.
+    pub async fn notice(
+        &self,
+        watch: &mut Watch,
+        what: &str,
+        limit: Duration,
+        wanted: impl Fn(&Notice) -> bool,
+    ) -> Result<Notice> {
+        let end = tokio::time::Instant::now() + limit;
+        let mut passed = Vec::new();
+        loop {
+            let left = end.saturating_duration_since(tokio::time::Instant::now());
+            let taken = self.link.take(what, left, |a| watch.owns(&a.packet)).await;
+            let arrival = taken.with_context(|| format!("NOTIFYs passed by: {passed:?}"))?;
+            let notice = watch.check(&arrival)?;
+            if wanted(&notice) {
+                return Ok(notice);
+            }
+            passed.push(notice.summary());
+        }
+    }
+
+    /// Watches that no NOTIFY of a watch comes for a time.
+    ///
+    /// # Errors
+    /// When one comes.
+    pub async fn no_notice(&self, watch: &Watch, time: Duration) -> Result<()> {
+        self.link.none("a NOTIFY", time, |a| watch.owns(&a.packet)).await
+    }
+}
+
+/// One subscription as its watcher keeps it.
+#[derive(Debug)]
+pub struct Watch {
+    call_id: String,
+    local: String,
+    remote: String,
+    local_tag: String,
+    target: String,
+    last: u32,
+    /// Seconds granted by the last answer.
+    pub granted: u32,
+}
+
+impl Watch {
+    /// The dialog that a SUBSCRIBE and its 200 made.
+    ///
+    /// # Errors
+    /// When the 200 lacks a tag, a Contact or an Expires.
+    pub fn new(request: &Packet, answer: &Packet) -> Result<Self> {
+        answer.tag("To").with_context(|| format!("no tag in To of\n{answer}"))?;
+        let contact = answer.need("Contact")?;
+        let target = contact.split_once('<').and_then(|(_, rest)| rest.split_once('>')).map_or(contact, |(uri, _)| uri);
+        Ok(Self {
+            call_id: request.need("Call-ID")?.to_owned(),
+            local: request.need("From")?.to_owned(),
+            remote: answer.need("To")?.to_owned(),
+            local_tag: request.tag("From").context("no tag in our own From")?.to_owned(),
+            target: target.to_owned(),
+            last: 0,
+            granted: answer.need("Expires")?.parse().context("Expires of the 200")?,
+        })
+    }
+
+    /// Whether a NOTIFY belongs to it.
+    fn owns(&self, packet: &Packet) -> bool {
+        packet.method() == Some("NOTIFY")
+            && packet.header("Call-ID") == Some(&self.call_id)
+            && packet.tag("To") == Some(&self.local_tag)
+    }
+
+    /// Checks a NOTIFY as a strict client does (RFC 6665 §4.1.3, RFC 3261 §12.2.2).
+    fn check(&mut self, arrival: &Arrival) -> Result<Notice> {
+        let packet = &arrival.packet;
+        let (number, _) = packet.cseq()?;
+        ensure!(number > self.last, "CSeq {number} after {}", self.last);
+        self.last = number;
+        ensure!(packet.need("Event")?.split(';').next() == Some("presence"), "Event of\n{packet}");
+        ensure!(packet.tag("From") == parameter(&self.remote, "tag"), "From of\n{packet}");
+        let state = packet.need("Subscription-State")?;
+        let document = if packet.body().is_empty() { None } else { Some(Document::parse(packet.body())?) };
+        ensure!(document.is_none() || packet.need("Content-Type")?.starts_with(PIDF), "Content-Type of\n{packet}");
+        Ok(Notice {
+            at: arrival.at,
+            state: state.split(';').next().unwrap_or_default().trim().to_owned(),
+            reason: parameter(state, "reason").map(str::to_owned),
+            expires: parameter(state, "expires").and_then(|text| text.parse().ok()),
+            document,
+        })
+    }
+}
+
+/// What one NOTIFY said.
+#[derive(Clone, Debug)]
+pub struct Notice {
+    /// When it came.
+    pub at: std::time::Instant,
+    /// State of the subscription.
+    pub state: String,
+    /// Why it ended.
+    pub reason: Option<String>,
+    /// Seconds it has left.
+    pub expires: Option<u32>,
+    /// The document.
+    pub document: Option<Document>,
+}
+
+impl Notice {
+    /// Whether a client that looks at the first tuple shows the friend as reachable.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.document.as_ref().is_some_and(Document::is_open)
+    }
+
+    /// Whether the document says `closed`; a NOTIFY without document says nothing.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.document.as_ref().is_some_and(|document| document.first_basic() == Some("closed"))
+    }
+
+    /// Whether it says that the friend is reachable and does just this.
+    #[must_use]
+    pub fn is_doing(&self, activity: &str) -> bool {
+        self.is_open() && self.document.as_ref().is_some_and(|document| document.doing() == [activity])
+    }
+
+    /// Whether it says that the friend is reachable and nothing more.
+    #[must_use]
+    pub fn is_plainly_open(&self) -> bool {
+        self.is_open() && self.document.as_ref().is_some_and(|document| document.doing().is_empty())
+    }
+
+    fn summary(&self) -> String {
+        let document = self.document.as_ref();
+        format!("{} {:?} {:?}", self.state, document.and_then(Document::first_basic), document.map(Document::doing))
+    }
+}
+
+/// Demands a status.
+///
+/// # Errors
+/// When the answer has another one; the message shows the answer.
+pub fn expect(answer: Packet, status: u16) -> Result<Packet> {
+    ensure!(answer.status() == Some(status), "expected {status}, got\n{answer}");
+    Ok(answer)
+}
+
+/// A text nobody used before: prefix, number of this run, counter.
+#[must_use]
+pub fn unique(prefix: &str) -> String {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    static RUN: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
+    let run = RUN.get_or_init(|| getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id())));
+    format!("{prefix}{run:016x}{:x}", COUNTER.fetch_add(1, Ordering::Relaxed))
+}
