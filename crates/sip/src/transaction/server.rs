@@ -78,18 +78,28 @@ impl<F: Copy + Ord> ServerTransactions<F> {
         Self { entries: HashMap::new(), timers: Timers::new(), reliable: BTreeSet::new(), open: 0, capacity }
     }
 
+    /// What a request with this identity would be, without taking it in: `None` for a new one.
+    pub fn seen(&self, otid: &Otid) -> Option<Received> {
+        self.entries.get(otid).map(|entry| match &entry.state {
+            State::Answered(response) | State::Working { provisional: Some(response), .. } => {
+                Received::Repeat(response.clone())
+            }
+            State::Working { provisional: None, .. } => Received::Absorbed,
+        })
+    }
+
+    /// Whether there is such a transaction without its final response.
+    pub fn is_open(&self, otid: &Otid) -> bool {
+        self.entries.get(otid).is_some_and(|entry| matches!(entry.state, State::Working { .. }))
+    }
+
     /// Takes in a request that came over `flow`.
     ///
     /// A retransmission over another flow than the first copy's is a retransmission all the same, but the response goes
     /// to the first flow: who knows a request could otherwise draw its response to himself.
     pub fn receive(&mut self, now: Moment, otid: Otid, flow: F, reliable: bool) -> Received {
-        if let Some(entry) = self.entries.get(&otid) {
-            return match &entry.state {
-                State::Answered(response) | State::Working { provisional: Some(response), .. } => {
-                    Received::Repeat(response.clone())
-                }
-                State::Working { provisional: None, .. } => Received::Absorbed,
-            };
+        if let Some(seen) = self.seen(&otid) {
+            return seen;
         }
         if self.entries.len() >= self.capacity {
             return Received::Full;
