@@ -1,7 +1,7 @@
 //! Presence documents: PIDF (RFC 3863) with the data model's person (RFC 4479) and RPID activities (RFC 4480).
 //!
 //! Documents of strangers are read into [`Document`], which keeps what presence is made of and nothing else; watchers get
-//! what [`write`] makes of one, never a stranger's octets.
+//! what [`write()`] makes of one, never a stranger's octets.
 
 mod parse;
 mod reader;
