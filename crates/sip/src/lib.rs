@@ -8,6 +8,7 @@ pub mod digest;
 pub mod frame;
 pub mod header;
 mod host;
+mod identity;
 pub mod limits;
 pub mod message;
 pub mod method;

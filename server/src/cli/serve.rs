@@ -1,0 +1,101 @@
+//! `serve` and `migrate`: a pool's front end by its configuration.
+
+use std::path::Path;
+
+use commpool_model::config::{LogConfig, LogFormat, PoolConfig};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use super::configuration::load;
+use super::{Done, EXIT_ADDRESS, EXIT_CONFIG, EXIT_DATA, EXIT_OTHER, Failure};
+use crate::boot::{self, BootError, Booted};
+use crate::ports;
+
+pub(super) fn serve(path: &Path) -> Done {
+    let config = load(path)?;
+    start_logs(&config.log);
+    let booted = boot_or_explain(config, "serve", "change listeners or management in the configuration")?;
+    runtime()?.block_on(async {
+        let stop = stop_on_signal().map_err(|e| Failure::new(EXIT_OTHER, e.to_string()))?;
+        let watched = Some(path.to_owned());
+        booted.serve(watched, stop, || tracing::info!("serving")).await.map_err(|e| explain(&e, ""))
+    })
+}
+
+pub(super) fn migrate(path: &Path) -> Done {
+    let config = load(path)?;
+    let Some(sqlite) = config.store.sqlite else {
+        return Err(Failure::new(EXIT_CONFIG, "store.sqlite is missing: nothing to migrate"));
+    };
+    let report = commpool_store::sqlite::migrate(&sqlite.folder)
+        .map_err(|e| Failure::new(EXIT_DATA, format!("{}: {e}", sqlite.folder.display())))?;
+    println!("{report}");
+    Ok(())
+}
+
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::new(EXIT_OTHER, format!("the runtime does not start: {e}")))
+}
+
+pub(super) fn start_logs(config: &LogConfig) {
+    let level = if config.level.is_empty() { "info" } else { &config.level };
+    let filter = EnvFilter::try_from_env("COMMPOOL_LOG")
+        .or_else(|_| EnvFilter::try_new(level))
+        .unwrap_or_else(|_| EnvFilter::new("info"));
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match config.format {
+        LogFormat::Json => lines.json().try_init(),
+        LogFormat::Text => {
+            lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).with_target(false).try_init()
+        }
+    };
+    debug_assert!(started.is_ok(), "logs are started once");
+}
+
+/// Cancelled by SIGTERM or SIGINT.
+pub(super) fn stop_on_signal() -> std::io::Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let cancelled = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        cancelled.cancel();
+    });
+    Ok(stop)
+}
+
+pub(super) fn boot_or_explain(config: PoolConfig, what: &str, mend: &str) -> Result<Booted, Failure> {
+    // The store's threads are its own, but timers of sockets want a runtime only once they serve.
+    boot::boot(config).map_err(|e| {
+        tracing::debug!(error = %e, what, "does not start");
+        explain(&e, mend)
+    })
+}
+
+/// Says who holds an address, and what to do about each cause.
+pub(super) fn explain(error: &BootError, mend: &str) -> Failure {
+    match error {
+        BootError::Bind(bind) => {
+            let taken = bind.error.kind() == std::io::ErrorKind::AddrInUse;
+            let by = ports::holder(bind.transport, bind.address).map(|h| format!(" by {h}")).unwrap_or_default();
+            let cause = if taken { format!("is taken{by}") } else { format!("cannot be bound: {}", bind.error) };
+            Failure::new(EXIT_ADDRESS, format!("{} {} {cause}; {mend}", bind.transport, bind.address))
+        }
+        BootError::Management(address, error) => {
+            let by = ports::holder("tcp", *address).map(|h| format!(" by {h}")).unwrap_or_default();
+            let taken = error.kind() == std::io::ErrorKind::AddrInUse;
+            let cause = if taken { format!("is taken{by}") } else { format!("cannot be bound: {error}") };
+            Failure::new(EXIT_ADDRESS, format!("management {address} {cause}; {mend}"))
+        }
+        BootError::Folder(_) | BootError::Store(_) => Failure::new(EXIT_DATA, error.to_string()),
+        BootError::Tls(_) | BootError::Key(..) | BootError::Config(_) => Failure::new(EXIT_CONFIG, error.to_string()),
+        BootError::Io(_) => Failure::new(EXIT_OTHER, error.to_string()),
+    }
+}

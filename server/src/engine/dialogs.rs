@@ -1,0 +1,421 @@
+//! Subscription dialogs that this front end owns: made, refreshed, told, ended (RFC 6665).
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use commpool_model::ids::{EndpointId, Key128, UserRef, Version};
+use commpool_sip::header::HeaderName;
+use commpool_sip::otid::Otid;
+use commpool_sip::subscription::{After, Dialog, DialogError, Reason, SubState, Subscribe};
+use commpool_sip::time::Moment;
+use commpool_store::ops::subscribe::{Presentity, Reply};
+
+use super::Engine;
+use super::delivery::Sent;
+use super::flow::Flow;
+use super::pending::Pending;
+use super::upkeep::Due;
+use crate::services::presence::{self, PIDF};
+use crate::services::subscribe::{self, Wanted};
+use crate::services::{Caller, Refusal, Request};
+
+/// A NOTIFY without an answer ends the subscription after Timer F.
+const TIMER_F: Duration = Duration::from_secs(32);
+/// Most dialogs of one flow.
+const MAX_ON_FLOW: u32 = 1_000;
+/// Seconds since 1970 of 2026-01-01, from which first CSeq numbers count.
+const CSEQ_EPOCH: u64 = 1_767_225_600;
+
+/// A dialog and what it has been told.
+#[derive(Debug)]
+struct Subscription {
+    dialog: Dialog,
+    watcher: UserRef,
+    watcher_address: String,
+    endpoint: Option<EndpointId>,
+    flow: Option<Flow>,
+    presentity: UserRef,
+    /// Version last sent; a NOTIFY under way counts.
+    told: Option<Version>,
+    /// A NOTIFY waits for its answer.
+    under_way: bool,
+    /// Something is to be sent after that.
+    again: bool,
+    /// The next NOTIFY is the last.
+    ending: Option<Reason>,
+    /// CSeq was raised once after a refusal of its number.
+    raised: bool,
+    number: u32,
+}
+
+/// Dialogs by id, flow and endpoint.
+#[derive(Debug, Default)]
+pub(super) struct Dialogs {
+    all: HashMap<Key128, Subscription>,
+    on_flow: HashMap<Flow, BTreeSet<Key128>>,
+    of_endpoint: HashMap<EndpointId, BTreeSet<Key128>>,
+    of_watcher: HashMap<UserRef, BTreeSet<Key128>>,
+}
+
+impl Dialogs {
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+}
+
+fn unfit(error: DialogError) -> Refusal {
+    match error {
+        DialogError::OutOfOrder => Refusal::later("CSeq Out Of Order"),
+        DialogError::TooManyRoutes => Refusal::because(403, "Too Many Routes"),
+        DialogError::Unfit(_) => Refusal::because(400, "Not Fit For A Dialog"),
+    }
+}
+
+fn drop_from<K: Eq + std::hash::Hash>(map: &mut HashMap<K, BTreeSet<Key128>>, key: &K, id: Key128) {
+    if let Some(set) = map.get_mut(key) {
+        set.remove(&id);
+        if set.is_empty() {
+            map.remove(key);
+        }
+    }
+}
+
+fn ids<K: Eq + std::hash::Hash>(map: &HashMap<K, BTreeSet<Key128>>, key: &K) -> Vec<Key128> {
+    map.get(key).map(|set| set.iter().copied().collect()).unwrap_or_default()
+}
+
+impl Engine {
+    pub(super) fn subscribe(&mut self, now: Moment, request: &Request, caller: &Caller) -> Result<(), Refusal> {
+        let wanted = subscribe::understand(&self.settings, &self.key, request, &self.key.to_tag(&request.otid))?;
+        if self.flows.get(request.flow).is_none_or(|s| s.dialogs >= MAX_ON_FLOW) {
+            return Err(Refusal::later("Too Many Subscriptions"));
+        }
+        if let Some(own) = self.dialogs.all.get(&wanted.sub_id) {
+            if wanted.initial && own.dialog.remote_cseq() == wanted.dialog.remote_cseq {
+                return Err(Refusal::status(482));
+            }
+            if !wanted.initial && own.dialog.local_tag() == wanted.dialog.local_tag && own.watcher == caller.user {
+                return self.refresh(now, request, &wanted);
+            }
+        }
+        let held = self.watched.held(&wanted.presentity);
+        if let Some((user, _)) = held {
+            // What was named as held must still be there when the answer comes.
+            self.keep_watching(now, user);
+        }
+        let endpoint = self.endpoint_of(request, caller);
+        let write = subscribe::plan(&wanted, request, caller, self.fe, endpoint, held);
+        self.call(now, write, Pending::Subscribe(Box::new(request.clone()), caller.clone(), Box::new(wanted)));
+        Ok(())
+    }
+
+    /// A SUBSCRIBE in a dialog that is ours: no store call.
+    fn refresh(&mut self, now: Moment, request: &Request, wanted: &Wanted) -> Result<(), Refusal> {
+        let id = wanted.sub_id;
+        let Some(own) = self.dialogs.all.get_mut(&id) else { return Ok(()) };
+        own.dialog
+            .refresh(now, wanted.dialog.remote_cseq, Some(&wanted.dialog.contact), wanted.expires)
+            .map_err(unfit)?;
+        let tag = own.dialog.local_tag().to_owned();
+        own.told = None;
+        self.answer_subscribe(now, request, &tag, wanted.expires);
+        self.bind(id, request.flow);
+        self.confirmed(now, id, wanted.expires);
+        Ok(())
+    }
+
+    fn answer_subscribe(&mut self, now: Moment, request: &Request, tag: &str, expires: u32) {
+        let name = self.settings.reached_by(&request.info);
+        let octets = subscribe::answer(request, tag, expires, &name);
+        self.metrics.response(200);
+        self.respond(now, request, octets, true);
+    }
+
+    /// After any accepted SUBSCRIBE: its timer, and a NOTIFY at once (RFC 6665 §4.2.1.2).
+    fn confirmed(&mut self, now: Moment, id: Key128, expires: u32) {
+        if expires == 0 {
+            self.end_dialog(now, id, Reason::Timeout);
+        } else {
+            self.timers.set(Due::Subscription(id), now + Duration::from_secs(expires.into()));
+            self.notify(now, id);
+        }
+    }
+
+    pub(super) fn subscribed(&mut self, now: Moment, request: Request, caller: Caller, wanted: Wanted, reply: Reply) {
+        let (cseq, presentity) = match reply {
+            Reply::Done { cseq, mut presentities, .. } => (cseq, presentities.pop().flatten()),
+            Reply::Merged => return self.refuse(now, &request, &Refusal::status(482)),
+            Reply::TooMany => return self.refuse(now, &request, &Refusal::because(403, "Too Many Subscriptions")),
+            Reply::Gone => return self.refuse(now, &request, &Refusal::later("Front End Restarting")),
+        };
+        let Some(presentity) = presentity else { return self.refuse(now, &request, &Refusal::status(404)) };
+        let dialog = match self.dialog(now, &request, &wanted, cseq) {
+            Ok(dialog) => dialog,
+            Err(error) => return self.refuse(now, &request, &unfit(error)),
+        };
+        self.answer_subscribe(now, &request, &wanted.dialog.local_tag, wanted.expires);
+        self.make_dialog(&request, &caller, &wanted, dialog, presentity);
+        self.supersede(now, wanted.sub_id);
+        self.confirmed(now, wanted.sub_id, wanted.expires);
+    }
+
+    /// The dialog a SUBSCRIBE makes, or stands in if another run of a front end made it.
+    fn dialog(&self, now: Moment, request: &Request, wanted: &Wanted, cseq: u32) -> Result<Dialog, DialogError> {
+        let d = &wanted.dialog;
+        let address = |header| request.message.address(header).map(|a| a.uri).unwrap_or_default();
+        Dialog::new(
+            now,
+            &Subscribe {
+                call_id: &d.call_id,
+                local_tag: &d.local_tag,
+                remote_tag: &d.remote_tag,
+                local_uri: address(HeaderName::To),
+                remote_uri: address(HeaderName::From),
+                contact: &d.contact,
+                route_set: d.route.iter().map(String::as_str).collect(),
+                event_package: "presence",
+                event_id: Some(d.event_id.as_str()).filter(|id| !id.is_empty()),
+                cseq: d.remote_cseq,
+                expires: wanted.expires,
+                last_local_cseq: cseq,
+                pool_seconds: self.pool_seconds(now).saturating_sub(CSEQ_EPOCH),
+            },
+        )
+    }
+
+    fn make_dialog(
+        &mut self,
+        request: &Request,
+        caller: &Caller,
+        wanted: &Wanted,
+        dialog: Dialog,
+        presentity: Presentity,
+    ) {
+        self.forget_dialog(wanted.sub_id);
+        let user = self.watched.learn(&wanted.presentity, presentity);
+        let subscription = Subscription {
+            dialog,
+            watcher: caller.user,
+            watcher_address: caller.address.clone(),
+            endpoint: self.endpoint_of(request, caller),
+            flow: None,
+            presentity: user,
+            told: None,
+            under_way: false,
+            again: false,
+            ending: None,
+            raised: false,
+            number: 0,
+        };
+        let id = wanted.sub_id;
+        if let Some(endpoint) = subscription.endpoint {
+            self.dialogs.of_endpoint.entry(endpoint).or_default().insert(id);
+        }
+        self.dialogs.of_watcher.entry(caller.user).or_default().insert(id);
+        self.dialogs.all.insert(id, subscription);
+        self.watched.watch(user, id);
+        self.timers.clear(&Due::Unwatch(user));
+        self.bind(id, request.flow);
+    }
+
+    /// A second dialog of one endpoint for one resource replaces those that have no flow any more.
+    fn supersede(&mut self, now: Moment, id: Key128) {
+        let Some(new) = self.dialogs.all.get(&id) else { return };
+        let (Some(endpoint), presentity) = (new.endpoint, new.presentity) else { return };
+        for other in ids(&self.dialogs.of_endpoint, &endpoint) {
+            let stale = self.dialogs.all.get(&other).is_some_and(|s| s.presentity == presentity && s.flow.is_none());
+            if other != id && stale {
+                self.close_dialog(now, other);
+            }
+        }
+    }
+
+    /// NOTIFYs of a dialog leave on this flow from now on.
+    fn bind(&mut self, id: Key128, flow: Flow) {
+        let Some(own) = self.dialogs.all.get_mut(&id) else { return };
+        if own.flow == Some(flow) || self.flows.get(flow).is_none() {
+            return;
+        }
+        let before = own.flow.replace(flow);
+        own.under_way = false;
+        self.dialogs.on_flow.entry(flow).or_default().insert(id);
+        if let Some(state) = self.flows.get_mut(flow) {
+            state.dialogs += 1;
+        }
+        self.unbind(before, id);
+    }
+
+    fn unbind(&mut self, flow: Option<Flow>, id: Key128) {
+        let Some(flow) = flow else { return };
+        drop_from(&mut self.dialogs.on_flow, &flow, id);
+        if let Some(state) = self.flows.get_mut(flow) {
+            state.dialogs = state.dialogs.saturating_sub(1);
+        }
+        self.close_idle_udp(flow);
+    }
+
+    /// A flow is gone: its dialogs wait for their client, up to their expiry.
+    pub(super) fn dialogs_wait(&mut self, flow: Flow) {
+        for id in self.dialogs.on_flow.remove(&flow).unwrap_or_default() {
+            if let Some(own) = self.dialogs.all.get_mut(&id) {
+                (own.flow, own.under_way) = (None, false);
+            }
+        }
+    }
+
+    /// An endpoint came back on another flow: its dialogs go on there, or, if its client started anew, end silently.
+    pub(super) fn dialogs_follow(&mut self, now: Moment, endpoint: EndpointId, flow: Flow, same_process: bool) {
+        for id in ids(&self.dialogs.of_endpoint, &endpoint) {
+            let waits = self.dialogs.all.get(&id).is_some_and(|s| s.flow.is_none());
+            if !waits {
+                continue;
+            }
+            if same_process {
+                self.bind(id, flow);
+                self.notify(now, id);
+            } else {
+                self.close_dialog(now, id);
+            }
+        }
+    }
+
+    /// Whatever a dialog was told, it must be told anew.
+    pub(super) fn tell_again(&mut self, now: Moment, id: Key128) {
+        if let Some(own) = self.dialogs.all.get_mut(&id) {
+            own.told = None;
+            self.notify(now, id);
+        }
+    }
+
+    /// Sends what a dialog has not been told yet, if it may go now.
+    pub(super) fn notify(&mut self, now: Moment, id: Key128) {
+        let Some(own) = self.dialogs.all.get_mut(&id) else { return };
+        let Some(target) = self.watched.get(own.presentity) else { return };
+        let news = own.told != Some(target.version) || own.ending.is_some();
+        let Some(flow) = own.flow.filter(|_| news) else { return };
+        if own.under_way {
+            own.again = true;
+            return;
+        }
+        if let Err(when) = own.dialog.ready(now)
+            && own.ending.is_none()
+        {
+            self.timers.set(Due::Notify(id), when);
+            return;
+        }
+        let Some((branch, octets)) = self.notification(now, id, flow) else { return };
+        if !self.start_sent(now, flow, &branch, octets, now + TIMER_F, Sent::Notify(id)) {
+            self.timers.set(Due::Notify(id), now + Duration::from_secs(1));
+        }
+    }
+
+    /// The NOTIFY itself: the state the watcher may see.
+    fn notification(&mut self, now: Moment, id: Key128, flow: Flow) -> Option<(String, bytes::Bytes)> {
+        let name = self.name_towards(flow)?;
+        let own = self.dialogs.all.get_mut(&id)?;
+        let target = self.watched.get(own.presentity)?;
+        let (version, address) = (target.version, target.address.clone());
+        let visible = subscribe::visible(&self.settings, &own.watcher_address, target.state, &target.aces);
+        let shown = self.watched.shown(own.presentity)?;
+        let hidden;
+        let body = match (visible, flow.reliable()) {
+            (true, true) => shown.full.as_slice(),
+            (true, false) => shown.short.as_slice(),
+            (false, _) => {
+                hidden = presence::offline(&address);
+                hidden.as_slice()
+            }
+        };
+        let state = own.ending.map_or(SubState::Active, SubState::Terminated);
+        own.number += 1;
+        let branch = self.key.branch(self.fe.0, &Otid(id.0), u64::from(own.number), 0);
+        let octets = own.dialog.notify(now, &name.via(&branch), &name.contact(), state, Some((PIDF, body)));
+        (own.told, own.under_way, own.again) = (Some(version), true, false);
+        Some((branch, octets))
+    }
+
+    /// A client answered a NOTIFY.
+    pub(super) fn notify_answered(&mut self, now: Moment, id: Key128, status: u16) {
+        let Some(own) = self.dialogs.all.get_mut(&id) else { return };
+        own.under_way = false;
+        if own.ending.is_some() {
+            return self.close_dialog(now, id);
+        }
+        match own.dialog.answer(status) {
+            After::Keep => {}
+            After::End => {
+                tracing::debug!(watcher = own.watcher_address, status, "subscription ended by its client");
+                return self.close_dialog(now, id);
+            }
+            After::RetryHigherCSeq if !own.raised => {
+                (own.raised, own.again, own.told) = (true, true, None);
+            }
+            After::RetryHigherCSeq => {}
+        }
+        if std::mem::take(&mut own.again) {
+            self.notify(now, id);
+        }
+    }
+
+    /// Timer F on a live flow ends the subscription (RFC 6665 §4.2.2).
+    pub(super) fn notify_unanswered(&mut self, now: Moment, id: Key128) {
+        self.close_dialog(now, id);
+    }
+
+    /// The flow went while a NOTIFY was under way: its version counts as untold.
+    pub(super) fn notify_lost(&mut self, id: Key128) {
+        if let Some(own) = self.dialogs.all.get_mut(&id) {
+            (own.under_way, own.told) = (false, None);
+        }
+    }
+
+    pub(super) fn dialog_expired(&mut self, now: Moment, id: Key128) {
+        self.end_dialog(now, id, Reason::Timeout);
+    }
+
+    /// Ends a dialog with a last NOTIFY, where there is a flow for it.
+    fn end_dialog(&mut self, now: Moment, id: Key128, reason: Reason) {
+        let Some(own) = self.dialogs.all.get_mut(&id) else { return };
+        if own.flow.is_none() {
+            return self.close_dialog(now, id);
+        }
+        own.ending = Some(reason);
+        self.timers.clear(&Due::Subscription(id));
+        self.notify(now, id);
+    }
+
+    /// Dialogs of an endpoint that has gone end without a word.
+    pub(super) fn drop_dialogs_of(&mut self, now: Moment, endpoint: EndpointId) {
+        for id in ids(&self.dialogs.of_endpoint, &endpoint) {
+            self.close_dialog(now, id);
+        }
+    }
+
+    /// All dialogs of a watcher end: he must not learn anything more.
+    pub(super) fn drop_dialogs_of_watcher(&mut self, now: Moment, watcher: UserRef) {
+        for id in ids(&self.dialogs.of_watcher, &watcher) {
+            self.close_dialog(now, id);
+        }
+    }
+
+    fn close_dialog(&mut self, now: Moment, id: Key128) {
+        let Some((watcher, presentity)) = self.forget_dialog(id) else { return };
+        self.ended.push((watcher, id));
+        self.timers.set_if_absent(Due::Flush, now);
+        if self.watched.leave(presentity, id) {
+            self.unwatch_later(now, presentity);
+        }
+    }
+
+    fn forget_dialog(&mut self, id: Key128) -> Option<(UserRef, UserRef)> {
+        let own = self.dialogs.all.remove(&id)?;
+        self.timers.clear(&Due::Subscription(id));
+        self.timers.clear(&Due::Notify(id));
+        if let Some(endpoint) = own.endpoint {
+            drop_from(&mut self.dialogs.of_endpoint, &endpoint, id);
+        }
+        drop_from(&mut self.dialogs.of_watcher, &own.watcher, id);
+        self.unbind(own.flow, id);
+        Some((own.watcher, own.presentity))
+    }
+}

@@ -1,0 +1,69 @@
+//! Credentials in memory: what the store knows of those who sign in, bounded, dropped when an account changes.
+
+use std::collections::HashMap;
+
+use commpool_store::ops::credentials::Login;
+
+use crate::services::Request;
+
+/// Most logins in each of two generations.
+const GENERATION: usize = 20_000;
+/// Most requests that wait for one credential read.
+const MAX_WAITING: usize = 64;
+
+/// Known logins, and requests that wait for one. Two generations stand in for a clock: what is used stays.
+#[derive(Debug, Default)]
+pub(super) struct Logins {
+    young: HashMap<String, Login>,
+    old: HashMap<String, Login>,
+    waiting: HashMap<String, Vec<Request>>,
+}
+
+/// What became of a request that waits.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Waits {
+    /// It is the first: the read must be made.
+    First,
+    /// The read is under way.
+    Joined,
+    /// Too many wait already.
+    Full,
+}
+
+impl Logins {
+    pub(super) fn get(&mut self, address: &str) -> Option<&Login> {
+        if !self.young.contains_key(address) {
+            let (address, login) = self.old.remove_entry(address)?;
+            self.insert(address, login);
+        }
+        self.young.get(address)
+    }
+
+    pub(super) fn insert(&mut self, address: String, login: Login) {
+        if self.young.len() >= GENERATION {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(address, login);
+    }
+
+    pub(super) fn forget(&mut self, address: &str) {
+        self.young.remove(address);
+        self.old.remove(address);
+    }
+
+    pub(super) fn wait(&mut self, address: &str, request: Request) -> Waits {
+        if let Some(waiting) = self.waiting.get_mut(address) {
+            if waiting.len() >= MAX_WAITING {
+                return Waits::Full;
+            }
+            waiting.push(request);
+            return Waits::Joined;
+        }
+        self.waiting.insert(address.to_owned(), vec![request]);
+        Waits::First
+    }
+
+    pub(super) fn take_waiting(&mut self, address: &str) -> Vec<Request> {
+        self.waiting.remove(address).unwrap_or_default()
+    }
+}

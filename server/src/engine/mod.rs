@@ -1,0 +1,282 @@
+//! The engine: one front end's protocol as a state machine without I/O. Inputs carry the time; outputs are values.
+
+mod auth;
+mod delivery;
+mod dialogs;
+mod edge;
+pub mod flow;
+mod logins;
+mod pending;
+mod publications;
+mod registrations;
+mod timers;
+mod upkeep;
+mod watched;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use commpool_model::ids::{Incarnation, Key128, UserRef};
+use commpool_sip::digest::{NonceCounts, Nonces};
+use commpool_sip::frame::FrameError;
+use commpool_sip::message::{Malformed, Message};
+use commpool_sip::otid::PoolKey;
+use commpool_sip::time::Moment;
+use commpool_sip::transaction::ServerTransactions;
+use commpool_store::StoreError;
+use commpool_store::ops::{Operation, Outcome};
+
+use self::delivery::Deliveries;
+use self::dialogs::Dialogs;
+use self::flow::{Flow, FlowInfo, Flows};
+use self::logins::Logins;
+use self::pending::Pendings;
+use self::registrations::Registrations;
+use self::timers::Timers;
+use self::upkeep::Due;
+use self::watched::Watched;
+use crate::metrics::Metrics;
+use crate::settings::{PoolName, Settings, info_of};
+
+/// Most open server transactions.
+const MAX_TRANSACTIONS: usize = 100_000;
+/// Most nonces whose use is remembered.
+const MAX_NONCES: usize = 200_000;
+
+/// Something that happened outside.
+#[derive(Debug)]
+pub enum Input {
+    /// A connection is open (TLS: after the handshake).
+    Opened {
+        /// Its serial number, below 2³¹.
+        serial: u32,
+        /// What is known of it.
+        info: FlowInfo,
+    },
+    /// A message came in.
+    Message {
+        /// On this flow.
+        flow: Flow,
+        /// The message.
+        message: Message,
+    },
+    /// Octets came in that are no message.
+    Malformed {
+        /// On this flow.
+        flow: Flow,
+        /// What could be read.
+        malformed: Malformed,
+    },
+    /// A stream cannot be framed any further; it is closed after the answer.
+    Broken {
+        /// That connection.
+        flow: Flow,
+        /// Why.
+        error: FrameError,
+    },
+    /// A keep-alive came in (CRLFCRLF).
+    Ping {
+        /// On this flow.
+        flow: Flow,
+    },
+    /// A connection is gone.
+    Closed {
+        /// Which.
+        flow: Flow,
+    },
+    /// The store answered.
+    Store {
+        /// Token of the [`Output::Store`].
+        token: u64,
+        /// Its answer.
+        outcome: Result<Outcome, StoreError>,
+    },
+    /// The configuration or the certificate changed.
+    Settings(Arc<Settings>),
+}
+
+/// Something to be done outside.
+#[derive(Debug)]
+pub enum Output {
+    /// Send octets on a flow; dropped if it is gone.
+    Send {
+        /// Which flow.
+        flow: Flow,
+        /// The octets.
+        octets: Bytes,
+    },
+    /// Close a connection after what was sent on it before.
+    Close {
+        /// Which.
+        flow: Flow,
+    },
+    /// Call the store.
+    Store {
+        /// Comes back with the answer.
+        token: u64,
+        /// The call.
+        operation: Operation,
+    },
+}
+
+/// What an engine starts with.
+#[derive(Debug)]
+pub struct Start {
+    /// Its incarnation.
+    pub fe: Incarnation,
+    /// The pool's secret.
+    pub key: PoolKey,
+    /// Settings.
+    pub settings: Arc<Settings>,
+    /// Seconds since 1970 by the store's clock at `now`.
+    pub pool_seconds: u64,
+    /// Time of the start.
+    pub now: Moment,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+}
+
+/// State of one front end.
+#[derive(Debug)]
+pub struct Engine {
+    settings: Arc<Settings>,
+    key: PoolKey,
+    fe: Incarnation,
+    started: (Moment, u64),
+    nonces: Nonces,
+    counts: NonceCounts,
+    flows: Flows,
+    registrations: Registrations,
+    logins: Logins,
+    transactions: ServerTransactions<Flow>,
+    deliveries: Deliveries,
+    dialogs: Dialogs,
+    watched: Watched,
+    pending: Pendings,
+    timers: Timers<Due>,
+    lost: Vec<(UserRef, u32)>,
+    ended: Vec<(UserRef, Key128)>,
+    expired: upkeep::Expired,
+    sweep_until: Moment,
+    accounts_cursor: Option<u64>,
+    draining: bool,
+    out: VecDeque<Output>,
+    metrics: Arc<Metrics>,
+}
+
+impl Engine {
+    /// A new engine; its first timers are set.
+    pub fn new(start: Start) -> Self {
+        let nonces = Nonces::new(&start.key);
+        let mut engine = Self {
+            settings: start.settings,
+            key: start.key,
+            fe: start.fe,
+            started: (start.now, start.pool_seconds),
+            nonces,
+            counts: NonceCounts::new(MAX_NONCES),
+            flows: Flows::default(),
+            registrations: Registrations::default(),
+            logins: Logins::default(),
+            transactions: ServerTransactions::new(MAX_TRANSACTIONS),
+            deliveries: Deliveries::default(),
+            dialogs: Dialogs::default(),
+            watched: Watched::default(),
+            pending: Pendings::default(),
+            timers: Timers::default(),
+            lost: Vec::new(),
+            ended: Vec::new(),
+            expired: upkeep::Expired::default(),
+            sweep_until: start.now,
+            accounts_cursor: None,
+            draining: false,
+            out: VecDeque::new(),
+            metrics: start.metrics,
+        };
+        engine.start_upkeep(start.now);
+        engine
+    }
+
+    /// Takes one input in; what follows from it waits in [`Engine::poll`].
+    pub fn handle(&mut self, now: Moment, input: Input) {
+        match input {
+            Input::Opened { serial, info } => self.opened(now, serial, info),
+            Input::Message { flow, message } => self.message(now, flow, message),
+            Input::Malformed { flow, malformed } => self.malformed(now, flow, malformed),
+            Input::Broken { flow, error } => self.broken(now, flow, error),
+            Input::Ping { flow } => self.pinged(now, flow),
+            Input::Closed { flow } => self.flow_gone(now, flow),
+            Input::Store { token, outcome } => self.store_answered(now, token, outcome),
+            Input::Settings(settings) => self.settings = settings,
+        }
+    }
+
+    /// The next output.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+
+    /// No more new work; what is open is finished.
+    pub const fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Whether nothing is open: no request without its final answer, no store call under way.
+    pub fn idle(&self) -> bool {
+        self.transactions.open() == 0 && self.pending.is_empty()
+    }
+
+    /// The incarnation.
+    pub const fn incarnation(&self) -> Incarnation {
+        self.fe
+    }
+
+    /// Connections, UDP flows, endpoints, dialogs: gauges.
+    pub fn gauges(&self) -> [usize; 4] {
+        let (streams, udp) = self.flows.counts();
+        [streams, udp, self.registrations.len(), self.dialogs.len()]
+    }
+
+    fn pool_seconds(&self, now: Moment) -> u64 {
+        let (moment, seconds) = self.started;
+        seconds + now.since(moment).as_secs()
+    }
+
+    fn send(&mut self, now: Moment, flow: Flow, octets: Bytes) {
+        if let Some(state) = self.flows.get_mut(flow) {
+            state.last_traffic = now;
+        }
+        self.out.push_back(Output::Send { flow, octets });
+    }
+
+    fn info(&self, flow: Flow) -> Option<FlowInfo> {
+        info_of(flow, self.flows.get(flow).map(|s| &s.info))
+    }
+
+    fn name_towards(&self, flow: Flow) -> Option<PoolName> {
+        self.info(flow).map(|info| self.settings.reached_by(&info))
+    }
+
+    fn opened(&mut self, now: Moment, serial: u32, info: FlowInfo) {
+        self.flows.open(serial, info, now);
+        self.timers.set(Due::Unproven(Flow::Stream(serial)), now + upkeep::UNPROVEN);
+    }
+
+    fn pinged(&mut self, now: Moment, flow: Flow) {
+        self.heard(now, flow);
+        // An address without a flow gets no pong: its client shall notice and register anew (RFC 5626 §4.4).
+        if self.flows.get(flow).is_some() {
+            self.send(now, flow, Bytes::from_static(b"\r\n"));
+        }
+    }
+
+    fn heard(&mut self, now: Moment, flow: Flow) {
+        if let Some(state) = self.flows.get_mut(flow) {
+            state.last_traffic = now;
+        }
+        self.timers.clear(&Due::Probe(flow));
+    }
+}
+
+type ByUser<T> = HashMap<UserRef, T>;

@@ -1,0 +1,154 @@
+//! Store calls under way, and what is to be done with their answers.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use commpool_model::ids::UserRef;
+use commpool_sip::otid::Otid;
+use commpool_sip::time::Moment;
+use commpool_store::StoreError;
+use commpool_store::ops::{Operation, Outcome, presence};
+
+use super::{Engine, Output};
+use crate::services::subscribe::Wanted;
+use crate::services::{Caller, Refusal, Request};
+
+/// A store call that takes longer is answered for by 500; its effect, if it comes, is taken in nonetheless.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a store call was made for.
+#[derive(Debug)]
+pub(super) enum Pending {
+    Login(String),
+    Register(Box<Request>, Caller),
+    Route(Box<Request>, Caller),
+    Publish(Box<Request>, Box<presence::Publish>),
+    Subscribe(Box<Request>, Caller, Box<Wanted>),
+    Unregister(UserRef),
+    Swept,
+    Accounts,
+    /// Nothing follows.
+    Done,
+}
+
+impl Pending {
+    fn request(&self) -> Option<&Request> {
+        match self {
+            Self::Register(r, _) | Self::Route(r, _) | Self::Publish(r, _) | Self::Subscribe(r, _, _) => Some(r),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Pendings {
+    calls: HashMap<u64, Pending>,
+    order: VecDeque<(Moment, u64)>,
+    next: u64,
+}
+
+impl Pendings {
+    fn insert(&mut self, now: Moment, pending: Pending) -> u64 {
+        self.next += 1;
+        if pending.request().is_some() || matches!(pending, Pending::Login(_)) {
+            self.order.push_back((now + PATIENCE, self.next));
+        }
+        self.calls.insert(self.next, pending);
+        self.next
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.calls.is_empty()
+    }
+
+    /// When the oldest call runs out of patience.
+    pub(super) fn next_due(&self) -> Option<Moment> {
+        self.order.front().map(|(at, _)| *at)
+    }
+
+    fn overdue(&mut self, now: Moment) -> Option<&Pending> {
+        loop {
+            let (at, token) = *self.order.front()?;
+            if at > now && self.calls.contains_key(&token) {
+                return None;
+            }
+            self.order.pop_front();
+            if self.calls.contains_key(&token) {
+                return self.calls.get(&token);
+            }
+        }
+    }
+}
+
+impl Engine {
+    pub(super) fn call(&mut self, now: Moment, operation: impl Into<Operation>, pending: Pending) {
+        let operation = operation.into();
+        self.metrics.store_call(operation.name());
+        let token = self.pending.insert(now, pending);
+        self.out.push_back(Output::Store { token, operation });
+    }
+
+    pub(super) fn store_answered(&mut self, now: Moment, token: u64, outcome: Result<Outcome, StoreError>) {
+        let Some(pending) = self.pending.calls.remove(&token) else { return };
+        match outcome {
+            Ok(outcome) => self.store_outcome(now, pending, outcome),
+            Err(error) => self.store_failed(now, pending, &error),
+        }
+    }
+
+    fn store_outcome(&mut self, now: Moment, pending: Pending, outcome: Outcome) {
+        match (pending, outcome) {
+            (Pending::Login(address), Outcome::Credentials(reply)) => self.login_known(now, &address, reply.found),
+            (Pending::Register(request, caller), Outcome::Register(reply)) => {
+                self.registered(now, &request, &caller, reply);
+            }
+            (Pending::Route(request, caller), Outcome::Route(reply)) => self.routed(now, *request, caller, reply),
+            (Pending::Publish(request, publish), Outcome::Publish(reply)) => {
+                self.published(now, &request, &publish, reply);
+            }
+            (Pending::Subscribe(request, caller, wanted), Outcome::Subscribe(reply)) => {
+                self.subscribed(now, *request, caller, *wanted, reply);
+            }
+            (Pending::Unregister(user), Outcome::Unregister(reply)) => self.unregistered(now, user, reply),
+            (Pending::Swept, Outcome::SweepLost(swept) | Outcome::Expire(swept)) => self.swept(now, swept),
+            (Pending::Accounts, Outcome::AccountsChanged(changed)) => self.accounts_changed(now, changed),
+            (Pending::Done, _) => {}
+            (pending, outcome) => tracing::error!(?pending, ?outcome, "the store answered something else"),
+        }
+    }
+
+    fn store_failed(&mut self, now: Moment, pending: Pending, error: &StoreError) {
+        tracing::warn!(%error, "store call failed");
+        self.metrics.store_failure();
+        match pending {
+            Pending::Login(address) => self.login_unknown(now, &address),
+            Pending::Swept => self.sweep_later(now),
+            other => self.answer_later(now, other.request().cloned()),
+        }
+    }
+
+    fn answer_later(&mut self, now: Moment, request: Option<Request>) {
+        if let Some(request) = request {
+            self.refuse(now, &request, &Refusal::later("Store Not Available"));
+        }
+    }
+
+    pub(super) fn check_patience(&mut self, now: Moment) {
+        loop {
+            let (login, request) = match self.pending.overdue(now) {
+                None => return,
+                Some(Pending::Login(address)) => (Some(address.clone()), None),
+                Some(pending) => (None, pending.request().cloned()),
+            };
+            match login {
+                Some(address) => self.login_unknown(now, &address),
+                None => self.answer_later(now, request),
+            }
+        }
+    }
+
+    /// Whether a transaction still waits for its final answer.
+    pub(super) fn unanswered(&self, otid: &Otid) -> bool {
+        self.transactions.is_open(otid)
+    }
+}

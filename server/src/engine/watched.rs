@@ -1,0 +1,157 @@
+//! Users watched through this front end: state, version and ACL in memory, documents rendered once.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use commpool_model::acl::Ace;
+use commpool_model::ids::{Key128, UserRef, Version};
+use commpool_model::presence::Facts;
+use commpool_sip::time::Moment;
+use commpool_store::ops::PresenceChange;
+use commpool_store::ops::accounts::State;
+use commpool_store::ops::subscribe::{Presentity, Unwatch};
+
+use super::pending::Pending;
+use super::upkeep::Due;
+use super::{ByUser, Engine};
+use crate::services::presence::{self, Shown};
+
+/// Interest in a user outlives his last watcher by this, since watchers come back.
+const UNWATCH_AFTER: Duration = Duration::from_secs(60);
+
+/// A user somebody here watches.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) address: String,
+    pub(super) version: Version,
+    pub(super) state: State,
+    pub(super) aces: Vec<Ace>,
+    facts: Facts,
+    shown: Option<Arc<Shown>>,
+    watchers: BTreeSet<Key128>,
+}
+
+impl Target {
+    /// The documents for watchers, rendered at the first need.
+    fn shown(&mut self) -> Arc<Shown> {
+        let shown = self.shown.get_or_insert_with(|| Arc::new(presence::shown(&self.address, &self.facts)));
+        Arc::clone(shown)
+    }
+}
+
+/// Watched users.
+#[derive(Debug, Default)]
+pub(super) struct Watched {
+    targets: ByUser<Target>,
+    by_address: HashMap<String, UserRef>,
+}
+
+impl Watched {
+    /// What is in memory of an address, to be named as held.
+    pub(super) fn held(&self, address: &str) -> Option<(UserRef, Version)> {
+        let user = *self.by_address.get(address)?;
+        self.targets.get(&user).map(|t| (user, t.version))
+    }
+
+    pub(super) fn get(&self, user: UserRef) -> Option<&Target> {
+        self.targets.get(&user)
+    }
+
+    /// Takes in what a subscribe read; the version in memory wins if it is newer.
+    pub(super) fn learn(&mut self, address: &str, read: Presentity) -> UserRef {
+        let Presentity { user, state, aces, version, facts } = read;
+        self.by_address.insert(address.to_owned(), user);
+        let target = self.targets.entry(user).or_insert_with(|| Target {
+            address: address.to_owned(),
+            version: Version(0),
+            state,
+            aces: Vec::new(),
+            facts: Facts::default(),
+            shown: None,
+            watchers: BTreeSet::new(),
+        });
+        (target.state, target.aces) = (state, aces);
+        if let Some(facts) = facts
+            && (version >= target.version)
+        {
+            (target.version, target.facts, target.shown) = (version, facts, None);
+        }
+        user
+    }
+
+    pub(super) fn watch(&mut self, user: UserRef, dialog: Key128) {
+        if let Some(target) = self.targets.get_mut(&user) {
+            target.watchers.insert(dialog);
+        }
+    }
+
+    /// A dialog has ended; true: it was the last.
+    pub(super) fn leave(&mut self, user: UserRef, dialog: Key128) -> bool {
+        let Some(target) = self.targets.get_mut(&user) else { return false };
+        target.watchers.remove(&dialog) && target.watchers.is_empty()
+    }
+
+    fn watchers(&self, user: UserRef) -> Vec<Key128> {
+        self.targets.get(&user).map(|t| t.watchers.iter().copied().collect()).unwrap_or_default()
+    }
+
+    pub(super) fn shown(&mut self, user: UserRef) -> Option<Arc<Shown>> {
+        self.targets.get_mut(&user).map(Target::shown)
+    }
+
+    fn forget_unwatched(&mut self, user: UserRef) -> bool {
+        let unwatched = self.targets.get(&user).is_some_and(|t| t.watchers.is_empty());
+        if unwatched && let Some(target) = self.targets.remove(&user) {
+            self.by_address.remove(&target.address);
+        }
+        unwatched
+    }
+}
+
+impl Engine {
+    /// A user's state changed: his watchers here are told, if it is news.
+    pub(super) fn presence_changed(&mut self, now: Moment, change: PresenceChange) {
+        let Some(user) = change.user else { return };
+        let Some(target) = self.watched.targets.get_mut(&user) else { return };
+        if change.version <= target.version {
+            return;
+        }
+        (target.version, target.facts, target.shown) = (change.version, change.state, None);
+        self.tell_watchers(now, user);
+    }
+
+    /// An account was disabled or enabled: watchers see it.
+    pub(super) fn account_state(&mut self, now: Moment, user: UserRef, state: State) {
+        let Some(target) = self.watched.targets.get_mut(&user) else { return };
+        if target.state != state {
+            target.state = state;
+            for dialog in self.watched.watchers(user) {
+                self.tell_again(now, dialog);
+            }
+        }
+    }
+
+    fn tell_watchers(&mut self, now: Moment, user: UserRef) {
+        for dialog in self.watched.watchers(user) {
+            self.notify(now, dialog);
+        }
+    }
+
+    /// A watcher may be about to come: interest that was about to end stays for another while.
+    pub(super) fn keep_watching(&mut self, now: Moment, user: UserRef) {
+        if self.watched.watchers(user).is_empty() {
+            self.unwatch_later(now, user);
+        }
+    }
+
+    pub(super) fn unwatch_later(&mut self, now: Moment, user: UserRef) {
+        self.timers.set(Due::Unwatch(user), now + UNWATCH_AFTER);
+    }
+
+    pub(super) fn unwatch(&mut self, now: Moment, user: UserRef) {
+        if self.watched.forget_unwatched(user) {
+            self.call(now, Unwatch { fe: self.fe, users: vec![user] }, Pending::Done);
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Counters and gauges for Prometheus. Label sets are bounded: unknown values are `other`.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Method {
+    method: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Status {
+    status: u16,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Operation {
+    operation: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Transport {
+    transport: &'static str,
+}
+
+const METHODS: [&str; 11] =
+    ["REGISTER", "MESSAGE", "PUBLISH", "SUBSCRIBE", "NOTIFY", "OPTIONS", "INVITE", "ACK", "CANCEL", "BYE", "INFO"];
+
+/// What a front end counts.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    requests: Family<Method, Counter>,
+    responses: Family<Status, Counter>,
+    store_calls: Family<Operation, Counter>,
+    store_failures: Counter,
+    malformed: Counter,
+    rejected: Counter,
+    flows: Family<Transport, Gauge>,
+    endpoints: Gauge,
+    subscriptions: Gauge,
+    certificate: Gauge<f64, AtomicU64>,
+}
+
+impl Metrics {
+    /// Names all metrics in a registry.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register("requests", "Requests received, by method", self.requests.clone());
+        registry.register("responses", "Final responses sent, by status", self.responses.clone());
+        registry.register("store_calls", "Calls to the store, by operation", self.store_calls.clone());
+        registry.register("store_failures", "Calls to the store that failed", self.store_failures.clone());
+        registry.register("malformed_messages", "Messages that could not be understood", self.malformed.clone());
+        registry.register(
+            "rejected_credentials",
+            "Requests with credentials that do not verify",
+            self.rejected.clone(),
+        );
+        registry.register("flows", "Connections and signed-in UDP addresses", self.flows.clone());
+        registry.register("endpoints", "Endpoints signed in on this front end", self.endpoints.clone());
+        registry.register("subscriptions", "Subscription dialogs of this front end", self.subscriptions.clone());
+        registry.register_with_unit(
+            "certificate_not_after",
+            "End of validity of the certificate towards clients, since 1970",
+            Unit::Seconds,
+            self.certificate.clone(),
+        );
+    }
+
+    /// A request came in.
+    pub fn request(&self, method: &str) {
+        let method = METHODS.iter().find(|m| **m == method).copied().unwrap_or("other");
+        self.requests.get_or_create(&Method { method }).inc();
+    }
+
+    /// A final response went out.
+    pub fn response(&self, status: u16) {
+        let status = if (100..700).contains(&status) { status } else { 0 };
+        self.responses.get_or_create(&Status { status }).inc();
+    }
+
+    /// The store is called.
+    pub fn store_call(&self, operation: &'static str) {
+        self.store_calls.get_or_create(&Operation { operation }).inc();
+    }
+
+    /// A store call failed.
+    pub fn store_failure(&self) {
+        self.store_failures.inc();
+    }
+
+    /// Something could not be understood.
+    pub fn malformed(&self) {
+        self.malformed.inc();
+    }
+
+    /// Credentials did not verify.
+    pub fn rejected(&self) {
+        self.rejected.inc();
+    }
+
+    /// Gauges: connections, UDP flows, endpoints, dialogs.
+    pub fn gauges(&self, [streams, udp, endpoints, dialogs]: [usize; 4]) {
+        let set = |transport, n: usize| self.flows.get_or_create(&Transport { transport }).set(n as i64);
+        set("stream", streams);
+        set("udp", udp);
+        self.endpoints.set(endpoints as i64);
+        self.subscriptions.set(dialogs as i64);
+    }
+
+    /// Validity of the certificate.
+    pub fn certificate_not_after(&self, seconds: i64) {
+        self.certificate.set(seconds as f64);
+    }
+}
