@@ -12,12 +12,14 @@ mod error;
 mod memory;
 pub mod ops;
 mod rows;
+mod sqlite;
 mod stats;
 mod store;
 
 pub use clock::{Clock, system_clock};
 pub use error::StoreError;
 pub use memory::{Memory, MemoryStore};
+pub use sqlite::{DATABASE_FILE, FolderLock, LockError, Report, SqliteOptions, SqliteStore, lock_folder, migrate};
 pub use stats::{OperationStats, Stats};
 pub use store::{Reply, Store};
 

@@ -1,11 +1,14 @@
 //! One face of all backends.
 
+use std::path::Path;
+
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 use crate::error::StoreError;
 use crate::memory::{Memory, MemoryStore};
 use crate::ops::{Ask, Operation, Outcome};
+use crate::sqlite::{SqliteOptions, SqliteStore};
 use crate::stats::Stats;
 
 /// Gets the answer to one operation, on a thread of the store: must be quick and must not wait for the store.
@@ -16,12 +19,22 @@ pub type Reply = Box<dyn FnOnce(Result<Outcome, StoreError>) + Send>;
 pub enum Store {
     /// In memory only.
     Memory(MemoryStore),
+    /// SQLite in a folder (Standard Edition).
+    Sqlite(SqliteStore),
 }
 
 impl Store {
     /// An empty pool in memory, with the time of this clock.
     pub fn memory(clock: Clock) -> Self {
         Self::Memory(MemoryStore::new(Memory::new(), clock))
+    }
+
+    /// The embedded store in this folder, with the time of this clock.
+    ///
+    /// # Errors
+    /// It is not there, is damaged, or has another schema than this build needs: see [`crate::migrate`].
+    pub fn open_sqlite(folder: &Path, options: &SqliteOptions, clock: Clock) -> Result<Self, StoreError> {
+        SqliteStore::open(folder, options, clock).map(Self::Sqlite)
     }
 
     /// Hands over one operation.
@@ -34,6 +47,7 @@ impl Store {
     pub fn submit_many(&self, batch: Vec<(Operation, Reply)>) {
         match self {
             Self::Memory(store) => store.submit_many(batch),
+            Self::Sqlite(store) => store.submit_many(batch),
         }
     }
 
@@ -60,6 +74,16 @@ impl Store {
     pub fn stats(&self) -> Stats {
         match self {
             Self::Memory(store) => store.meter().snapshot(),
+            Self::Sqlite(store) => store.meter().snapshot(),
+        }
+    }
+
+    /// Carries out what is queued, then stops; blocks until that is done. Later requests are refused where there was
+    /// anything to stop.
+    pub fn close(&self) {
+        match self {
+            Self::Memory(_) => {}
+            Self::Sqlite(store) => store.close(),
         }
     }
 }

@@ -34,7 +34,7 @@ pub(crate) trait Endpoints: Backend {
         &mut self,
         after: Option<(UserId, Key128)>,
         limit: usize,
-    ) -> Result<Vec<((UserId, Key128), Micros)>, Self::Error>;
+    ) -> Result<Vec<(UserId, Key128, Micros)>, Self::Error>;
     /// Whether an endpoint, an interest or a dialog of this incarnation is left.
     fn has_rows_of(&mut self, fe: Incarnation) -> Result<bool, Self::Error>;
 }
@@ -161,10 +161,7 @@ pub(crate) fn timers<T: Tables>(tables: &mut T, now: Micros, request: &Timers) -
     publications.truncate(limit);
     Ok(TimerRows {
         endpoints: endpoints.into_iter().map(|(id, at)| (id, now.millis_until(at))).collect(),
-        publications: publications
-            .into_iter()
-            .map(|((user, id), at)| (local(user), id, now.millis_until(at)))
-            .collect(),
+        publications: publications.into_iter().map(|(user, id, at)| (local(user), id, now.millis_until(at))).collect(),
         more,
     })
 }

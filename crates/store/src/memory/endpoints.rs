@@ -54,9 +54,9 @@ impl Endpoints for Memory {
         &mut self,
         from: Option<(UserId, Key128)>,
         limit: usize,
-    ) -> Result<Vec<((UserId, Key128), Micros)>, Infallible> {
+    ) -> Result<Vec<(UserId, Key128, Micros)>, Infallible> {
         let rows = self.publications.range(after(from)).take(limit);
-        Ok(rows.map(|(key, row)| (*key, row.expires_at)).collect())
+        Ok(rows.map(|((user, id), row)| (*user, *id, row.expires_at)).collect())
     }
 
     fn has_rows_of(&mut self, fe: Incarnation) -> Result<bool, Infallible> {

@@ -68,8 +68,8 @@ impl Memory {
 impl Backend for Memory {
     type Error = Infallible;
 
-    fn writable(&mut self) -> Result<bool, Infallible> {
-        Ok(true)
+    fn probe(&mut self) -> Result<(), Infallible> {
+        Ok(())
     }
 }
 

@@ -3,10 +3,11 @@
 use commpool_model::ids::UserRef;
 
 /// State of an account.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum State {
     /// May sign in and be reached.
+    #[default]
     On = 1,
     /// May not; lists are kept.
     Disabled = 2,
@@ -97,10 +98,4 @@ pub struct Changed {
     pub accounts: Vec<(String, UserRef, State, u64)>,
     /// There are more: ask again at once.
     pub more: bool,
-}
-
-impl Default for State {
-    fn default() -> Self {
-        Self::On
-    }
 }

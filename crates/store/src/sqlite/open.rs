@@ -1,0 +1,99 @@
+//! Opening the database file.
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::{DATABASE_FILE, migrate};
+use crate::error::StoreError;
+
+/// Settings of an embedded store.
+#[derive(Clone, Debug)]
+pub struct SqliteOptions {
+    /// Threads that read, each with a connection of its own; 1–4.
+    pub readers: usize,
+    /// How long a write waits for another process, at most.
+    pub busy_timeout: Duration,
+    /// Whether the whole file is checked when it is opened.
+    pub check: bool,
+}
+
+impl Default for SqliteOptions {
+    fn default() -> Self {
+        Self { readers: 2, busy_timeout: Duration::from_millis(1500), check: true }
+    }
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    Write,
+    Read,
+}
+
+/// Pages after which the log is written back into the file.
+const CHECKPOINT: u32 = 4000;
+const STATEMENTS: usize = 128;
+
+/// Makes the folder where it is absent, and the file in it, readable by its owner only.
+pub(super) fn create(folder: &Path) -> Result<(), StoreError> {
+    let failed = |what: &Path, error| StoreError::Unavailable(format!("cannot create {}: {error}", what.display()));
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| failed(folder, error))?;
+    let file = folder.join(DATABASE_FILE);
+    let opened = OpenOptions::new().create(true).append(true).mode(0o600).open(&file);
+    opened.map(drop).map_err(|error| failed(&file, error))
+}
+
+/// A connection to the file of this folder, which must be there.
+pub(super) fn connect(folder: &Path, what_for: Use, busy_timeout: Duration) -> Result<Connection, StoreError> {
+    let file = folder.join(DATABASE_FILE);
+    let cause = |error| unavailable(&file, &error);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(&file, flags).map_err(cause)?;
+    prepare(&connection, what_for, busy_timeout).map_err(cause)?;
+    Ok(connection)
+}
+
+fn prepare(connection: &Connection, what_for: Use, busy_timeout: Duration) -> rusqlite::Result<()> {
+    connection.busy_timeout(busy_timeout)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    connection.pragma_update(None, "synchronous", "normal")?;
+    connection.pragma_update(None, "temp_store", "memory")?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    match what_for {
+        Use::Write => {
+            connection.pragma_update(None, "cache_size", -65_536)?;
+            connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT)
+        }
+        Use::Read => {
+            connection.pragma_update(None, "cache_size", -16_384)?;
+            connection.pragma_update(None, "query_only", true)
+        }
+    }
+}
+
+/// Refuses a file that is damaged or of another schema.
+pub(super) fn verify(connection: &Connection, folder: &Path, whole: bool) -> Result<(), StoreError> {
+    let file = folder.join(DATABASE_FILE);
+    let cause = |error| unavailable(&file, &error);
+    let found = migrate::version(connection).map_err(cause)?;
+    if found != crate::SCHEMA {
+        return Err(StoreError::Schema { need: crate::SCHEMA, found });
+    }
+    if !whole {
+        return Ok(());
+    }
+    let verdict: String = connection.query_row("pragma quick_check(1)", [], |row| row.get(0)).map_err(cause)?;
+    if verdict == "ok" {
+        return Ok(());
+    }
+    Err(StoreError::Unavailable(format!("{} is damaged ({verdict}); restore it from a backup", file.display())))
+}
+
+pub(super) fn unavailable(file: &Path, error: &rusqlite::Error) -> StoreError {
+    StoreError::Unavailable(format!("{}: {error}", file.display()))
+}
