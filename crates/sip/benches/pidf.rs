@@ -44,6 +44,11 @@ fn filled(before: &str, piece: impl Fn(usize) -> String, after: &str) -> String 
     presence(&(inside + after))
 }
 
+/// That many pieces, each with its number between.
+fn names(count: usize, before: &str, after: &str) -> String {
+    (0..count).map(|number| format!("{before}{number:02}{after}")).collect()
+}
+
 fn documents(criterion: &mut Criterion) {
     let written = write(&ordinary());
     criterion.bench_function("pidf/parse ordinary", |bencher| bencher.iter(|| parse(black_box(&written))));
@@ -52,6 +57,11 @@ fn documents(criterion: &mut Criterion) {
     let cases = [
         ("largest: 64 KiB of tuples", filled("", |n| format!("<tuple id='t{n}'><status/></tuple>"), "")),
         ("largest: 4095 elements", presence(&"<x/>".repeat(4095))),
+        ("largest: 64 attributes each", filled("", |_| format!("<x{}/>", names(64, " a", "=''")), "")),
+        (
+            "largest: 60 namespaces in scope",
+            filled(&format!("<x{}>", names(60, " xmlns:n", "='u'")), |_| "<n00:y/>".into(), "</x>"),
+        ),
         ("bomb: nested namespaces", filled("", |n| format!("<a xmlns:n{n}='urn:{n}'>"), "")),
         ("bomb: depth 10,000", presence(&"<a>".repeat(10_000))),
         ("bomb: attributes", filled("<x", |n| format!(" a{n}=''"), "/>")),

@@ -1,7 +1,7 @@
 //! Reading presence documents.
 
-use super::reader::{Bounded, Element, Item, is_space};
-use super::{Basic, DATA_MODEL, Document, Note, PIDF, Person, PidfError, RPID, Tuple};
+use super::reader::{Bounded, Element, Item, Space, is_space};
+use super::{Basic, Document, Note, Person, PidfError, Tuple};
 
 /// Reads a presence document. What is not known here, elements and attributes, is passed over.
 ///
@@ -16,39 +16,39 @@ pub fn parse(octets: &[u8]) -> Result<Document, PidfError> {
 
 /// Reads the whole of a document.
 pub(super) fn read(reader: &mut Bounded<'_>) -> Result<Document, PidfError> {
-    let mut root = match reader.next()? {
-        Item::Start(element) if element.is(PIDF, "presence") => element,
+    let root = match reader.next()? {
+        Item::Start(element) if element.is(Space::Pidf, "presence") => element,
         _ => return Err(PidfError::NotPidf),
     };
-    let mut document = Document { entity: root.take("entity").unwrap_or_default(), ..Document::default() };
-    each_child(reader, |reader, mut element| {
-        if element.is(PIDF, "tuple") {
-            document.tuples.push(tuple(reader, &mut element)?);
-        } else if element.is(DATA_MODEL, "person") && document.person.is_none() {
-            document.person = Some(person(reader, &mut element)?);
+    let mut document = Document { entity: root.attribute("entity")?.unwrap_or_default(), ..Document::default() };
+    each_child(reader, |reader, element| {
+        if element.is(Space::Pidf, "tuple") {
+            document.tuples.push(tuple(reader, &element)?);
+        } else if element.is(Space::DataModel, "person") && document.person.is_none() {
+            document.person = Some(person(reader, &element)?);
         } else if is_note(&element) {
-            document.notes.extend(note(reader, element)?);
+            document.notes.extend(note(reader, &element)?);
         } else {
             skip(reader)?;
         }
         Ok(())
     })?;
-    while reader.next()? != Item::Eof {}
+    while !matches!(reader.next()?, Item::Eof) {}
     Ok(document)
 }
 
-fn tuple(reader: &mut Bounded<'_>, element: &mut Element) -> Result<Tuple, PidfError> {
-    let mut tuple = Tuple { id: element.take("id").unwrap_or_default(), ..Tuple::default() };
-    each_child(reader, |reader, mut element| {
-        if element.is(PIDF, "status") {
+fn tuple(reader: &mut Bounded<'_>, element: &Element<'_>) -> Result<Tuple, PidfError> {
+    let mut tuple = Tuple { id: element.attribute("id")?.unwrap_or_default(), ..Tuple::default() };
+    each_child(reader, |reader, element| {
+        if element.is(Space::Pidf, "status") {
             status(reader, &mut tuple)?;
-        } else if element.is(PIDF, "contact") {
-            let priority = element.take("priority").and_then(|priority| thousandths(&priority));
+        } else if element.is(Space::Pidf, "contact") {
+            let priority = element.attribute("priority")?.and_then(|priority| thousandths(&priority));
             tuple.contact = text(reader)?.map(|uri| (uri, priority));
-        } else if element.is(RPID, "activities") {
+        } else if element.is(Space::Rpid, "activities") {
             activities(reader, &mut tuple.activities, &mut tuple.notes)?;
         } else if is_note(&element) {
-            tuple.notes.extend(note(reader, element)?);
+            tuple.notes.extend(note(reader, &element)?);
         } else if is_timestamp(&element) {
             tuple.timestamp = text(reader)?;
         } else {
@@ -61,11 +61,11 @@ fn tuple(reader: &mut Bounded<'_>, element: &mut Element) -> Result<Tuple, PidfE
 
 fn status(reader: &mut Bounded<'_>, tuple: &mut Tuple) -> Result<(), PidfError> {
     each_child(reader, |reader, element| {
-        if element.is(PIDF, "basic") {
+        if element.is(Space::Pidf, "basic") {
             tuple.basic = text(reader)?.and_then(|word| {
                 [Basic::Open, Basic::Closed].into_iter().find(|basic| basic.as_str().eq_ignore_ascii_case(&word))
             });
-        } else if element.is(RPID, "activities") {
+        } else if element.is(Space::Rpid, "activities") {
             activities(reader, &mut tuple.activities, &mut tuple.notes)?;
         } else {
             skip(reader)?;
@@ -74,13 +74,13 @@ fn status(reader: &mut Bounded<'_>, tuple: &mut Tuple) -> Result<(), PidfError> 
     })
 }
 
-fn person(reader: &mut Bounded<'_>, element: &mut Element) -> Result<Person, PidfError> {
-    let mut person = Person { id: element.take("id").unwrap_or_default(), ..Person::default() };
+fn person(reader: &mut Bounded<'_>, element: &Element<'_>) -> Result<Person, PidfError> {
+    let mut person = Person { id: element.attribute("id")?.unwrap_or_default(), ..Person::default() };
     each_child(reader, |reader, element| {
-        if element.is(RPID, "activities") {
+        if element.is(Space::Rpid, "activities") {
             activities(reader, &mut person.activities, &mut person.notes)?;
         } else if is_note(&element) {
-            person.notes.extend(note(reader, element)?);
+            person.notes.extend(note(reader, &element)?);
         } else if is_timestamp(&element) {
             person.timestamp = text(reader)?;
         } else {
@@ -94,34 +94,37 @@ fn person(reader: &mut Bounded<'_>, element: &mut Element) -> Result<Person, Pid
 /// Activities by their element names, each once (RFC 4480 §3.2), and the notes among them.
 fn activities(reader: &mut Bounded<'_>, names: &mut Vec<String>, notes: &mut Vec<Note>) -> Result<(), PidfError> {
     each_child(reader, |reader, element| {
-        if element.is(RPID, "note") {
-            notes.extend(note(reader, element)?);
+        if element.is(Space::Rpid, "note") {
+            notes.extend(note(reader, &element)?);
             return Ok(());
         }
-        if element.namespace == RPID && is_plain_name(&element.name) && !names.contains(&element.name) {
-            names.push(element.name);
+        if element.space == Space::Rpid
+            && is_plain_name(element.name())
+            && !names.iter().any(|name| name == element.name())
+        {
+            names.push(element.name().to_owned());
         }
         skip(reader)
     })
 }
 
-fn is_note(element: &Element) -> bool {
-    element.is(PIDF, "note") || element.is(DATA_MODEL, "note")
+fn is_note(element: &Element<'_>) -> bool {
+    element.is(Space::Pidf, "note") || element.is(Space::DataModel, "note")
 }
 
-fn is_timestamp(element: &Element) -> bool {
-    element.is(PIDF, "timestamp") || element.is(DATA_MODEL, "timestamp")
+fn is_timestamp(element: &Element<'_>) -> bool {
+    element.is(Space::Pidf, "timestamp") || element.is(Space::DataModel, "timestamp")
 }
 
-fn note(reader: &mut Bounded<'_>, mut element: Element) -> Result<Option<Note>, PidfError> {
-    let lang = element.take("xml:lang").filter(|lang| !lang.is_empty());
+fn note(reader: &mut Bounded<'_>, element: &Element<'_>) -> Result<Option<Note>, PidfError> {
+    let lang = element.attribute("xml:lang")?.filter(|lang| !lang.is_empty());
     Ok(text(reader)?.map(|text| Note { lang, text }))
 }
 
 /// Calls `child` with each child of the element that has begun; it reads up to the child's end.
 fn each_child<'i>(
     reader: &mut Bounded<'i>,
-    mut child: impl FnMut(&mut Bounded<'i>, Element) -> Result<(), PidfError>,
+    mut child: impl FnMut(&mut Bounded<'i>, Element<'i>) -> Result<(), PidfError>,
 ) -> Result<(), PidfError> {
     loop {
         match reader.next()? {

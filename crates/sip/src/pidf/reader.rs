@@ -9,13 +9,14 @@ use quick_xml::events::{BytesDecl, BytesRef, BytesStart, Event};
 use quick_xml::name::{NamespaceError, ResolveResult};
 use quick_xml::reader::NsReader;
 
-use super::{MOST_ATTRIBUTES, MOST_DEPTH, MOST_ELEMENTS, MOST_NAMESPACES, MOST_OCTETS, PidfError};
+use super::{
+    DATA_MODEL, MOST_ATTRIBUTES, MOST_DEPTH, MOST_ELEMENTS, MOST_NAMESPACES, MOST_OCTETS, PIDF, PidfError, RPID,
+};
 
 /// What stands next in a document.
-#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Item<'i> {
     /// An element begins; an empty one is followed by its end like any other.
-    Start(Element),
+    Start(Element<'i>),
     /// Text, references in it resolved.
     Text(Cow<'i, str>),
     /// The innermost open element ends.
@@ -24,26 +25,61 @@ pub(super) enum Item<'i> {
     Eof,
 }
 
-/// Start of an element.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Element {
-    /// URI of its namespace, empty for none.
-    pub(super) namespace: String,
-    /// Name without prefix.
-    pub(super) name: String,
-    /// Attributes as written (`xml:lang` with its prefix), values normalised; declarations of namespaces are left out.
-    pub(super) attributes: Vec<(String, String)>,
+/// Namespace of an element, as far as we care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Space {
+    /// PIDF (RFC 3863).
+    Pidf,
+    /// The data model (RFC 4479).
+    DataModel,
+    /// RPID (RFC 4480).
+    Rpid,
+    /// Any other, or none.
+    Other,
 }
 
-impl Element {
-    /// Whether it is the element of that name in that namespace.
-    pub(super) fn is(&self, namespace: &str, name: &str) -> bool {
-        self.namespace == namespace && self.name == name
+impl Space {
+    fn of(resolved: &ResolveResult<'_>) -> Self {
+        match resolved {
+            ResolveResult::Bound(namespace) if namespace.into_inner() == PIDF => Self::Pidf,
+            ResolveResult::Bound(namespace) if namespace.into_inner() == DATA_MODEL => Self::DataModel,
+            ResolveResult::Bound(namespace) if namespace.into_inner() == RPID => Self::Rpid,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Start of an element.
+pub(super) struct Element<'i> {
+    /// Its namespace.
+    pub(super) space: Space,
+    start: BytesStart<'i>,
+    /// Where it stands in the document.
+    at: u64,
+}
+
+impl Element<'_> {
+    /// Name without prefix.
+    pub(super) fn name(&self) -> &str {
+        self.start.local_name().into_inner()
     }
 
-    /// Value of an attribute.
-    pub(super) fn take(&mut self, name: &str) -> Option<String> {
-        self.attributes.iter_mut().find(|(key, _)| key == name).map(|(_, value)| std::mem::take(value))
+    /// Whether it is the element of that name in that namespace.
+    pub(super) fn is(&self, space: Space, name: &str) -> bool {
+        self.space == space && self.name() == name
+    }
+
+    /// Value of an attribute, named as it is written (`xml:lang` with its prefix).
+    pub(super) fn attribute(&self, name: &str) -> Result<Option<String>, PidfError> {
+        let syntax = || PidfError::Syntax(self.at);
+        for attribute in self.start.attributes().with_checks(false) {
+            let attribute = attribute.map_err(|_| syntax())?;
+            if attribute.key.as_ref() == name {
+                let value = attribute.normalized_value(XmlVersion::Implicit1_0).map_err(|_| syntax())?;
+                return if value.chars().all(is_xml_character) { Ok(Some(value.into_owned())) } else { Err(syntax()) };
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -94,16 +130,12 @@ impl<'i> Bounded<'i> {
     pub(super) fn next(&mut self) -> Result<Item<'i>, PidfError> {
         loop {
             self.work.events += 1;
-            let (namespace, event) = match self.inner.read_resolved_event() {
-                Ok((ResolveResult::Bound(namespace), event)) => (namespace.into_inner().to_owned(), event),
-                Ok((_, event)) => (String::new(), event),
-                Err(Error::Namespace(NamespaceError::TooManyBindings(_))) => {
-                    return Err(PidfError::TooMany("namespace declarations"));
-                }
-                Err(_) => return Err(PidfError::Syntax(self.inner.error_position())),
-            };
+            let event = self.inner.read_event().map_err(|error| match error {
+                Error::Namespace(NamespaceError::TooManyBindings(_)) => PidfError::TooMany("namespace declarations"),
+                _ => PidfError::Syntax(self.inner.error_position()),
+            })?;
             match event {
-                Event::Start(start) | Event::Empty(start) => return self.start(namespace, &start).map(Item::Start),
+                Event::Start(start) | Event::Empty(start) => return self.start(start).map(Item::Start),
                 Event::End(_) => {
                     self.depth = self.depth.saturating_sub(1);
                     return Ok(Item::End);
@@ -122,7 +154,7 @@ impl<'i> Bounded<'i> {
         }
     }
 
-    fn start(&mut self, namespace: String, start: &BytesStart<'_>) -> Result<Element, PidfError> {
+    fn start(&mut self, start: BytesStart<'i>) -> Result<Element<'i>, PidfError> {
         if self.depth == 0 && std::mem::replace(&mut self.root_seen, true) {
             return Err(self.syntax());
         }
@@ -134,34 +166,27 @@ impl<'i> Bounded<'i> {
         if self.work.elements > MOST_ELEMENTS {
             return Err(PidfError::TooMany("elements"));
         }
-        let name = start.local_name().into_inner().to_owned();
-        let attributes = self.attributes(start)?;
-        Ok(Element { namespace, name, attributes })
+        self.count_attributes(&start)?;
+        let space = Space::of(&self.inner.resolver().resolve_element(start.name()).0);
+        Ok(Element { space, start, at: self.inner.buffer_position() })
     }
 
-    fn attributes(&mut self, start: &BytesStart<'_>) -> Result<Vec<(String, String)>, PidfError> {
-        let mut kept = Vec::new();
-        // With its own check for duplicates, which compares each with each: after 64 we stop.
-        for (count, attribute) in start.attributes().enumerate() {
+    /// Counts attributes and declarations. That no two have the same name is not checked, which would cost the square of
+    /// their number; the first counts.
+    fn count_attributes(&mut self, start: &BytesStart<'_>) -> Result<(), PidfError> {
+        for (count, attribute) in start.attributes().with_checks(false).enumerate() {
             self.work.attributes += 1;
             if count >= MOST_ATTRIBUTES {
                 return Err(PidfError::TooMany("attributes"));
             }
-            let attribute = attribute.map_err(|_| self.syntax())?;
-            if attribute.key.as_namespace_binding().is_some() {
+            if attribute.map_err(|_| self.syntax())?.key.as_namespace_binding().is_some() {
                 self.work.namespaces += 1;
                 if self.work.namespaces > MOST_NAMESPACES {
                     return Err(PidfError::TooMany("namespace declarations"));
                 }
-                continue;
             }
-            let value = attribute.normalized_value(XmlVersion::Implicit1_0).map_err(|_| self.syntax())?;
-            if !value.chars().all(is_xml_character) {
-                return Err(self.syntax());
-            }
-            kept.push((attribute.key.as_ref().to_owned(), value.into_owned()));
         }
-        Ok(kept)
+        Ok(())
     }
 
     /// Text of a reference: to a character, or to one of the five entities that every document has.

@@ -74,7 +74,9 @@ fn the_final_response_is_reported_once_and_its_copies_for_t4_not_at_all() {
 #[test]
 fn strangers_responses_are_dropped() {
     let mut table = started(false, 7_000);
-    for (branch, method, flow) in [("b2", "MESSAGE", 7), ("b1", "NOTIFY", 7), ("b1", "message", 7), ("b1", "MESSAGE", 8)] {
+    for (branch, method, flow) in
+        [("b2", "MESSAGE", 7), ("b1", "NOTIFY", 7), ("b1", "message", 7), ("b1", "MESSAGE", 8)]
+    {
         assert_eq!(table.receive(at(1), branch, method, flow, 200), None, "{branch} {method} {flow}");
     }
     assert_eq!(table.receive(at(1), "b1", "MESSAGE", 7, 200), Some(Outcome::Final("ctx")));
