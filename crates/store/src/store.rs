@@ -29,10 +29,10 @@ impl Store {
         Self::Memory(MemoryStore::new(Memory::new(), clock))
     }
 
-    /// The embedded store in this folder, with the time of this clock.
+    /// The embedded store in this folder, with the time of this clock; created where there is none.
     ///
     /// # Errors
-    /// It is not there, is damaged, or has another schema than this build needs: see [`crate::migrate`].
+    /// As [`SqliteStore::open`].
     pub fn open_sqlite(folder: &Path, options: &SqliteOptions, clock: Clock) -> Result<Self, StoreError> {
         SqliteStore::open(folder, options, clock).map(Self::Sqlite)
     }

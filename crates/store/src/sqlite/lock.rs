@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use thiserror::Error;
 
 use super::open;
@@ -23,7 +24,7 @@ pub struct FolderLock {
 #[derive(Debug, Error)]
 pub enum LockError {
     /// Another server does.
-    #[error("{} is in use by another server{}; stop it or use another folder", .folder.display(), by(*.pid))]
+    #[error("{} is in use by another server{}; stop it, or use another folder", .folder.display(), by(*.pid))]
     Held {
         /// The folder.
         folder: PathBuf,
@@ -53,25 +54,26 @@ fn by(pid: Option<u32>) -> String {
 /// # Errors
 /// Another server holds it, or the folder cannot be written.
 pub fn lock_folder(folder: &Path) -> Result<FolderLock, LockError> {
-    open::create(folder)?;
+    open::create_folder(folder)?;
     let failed = |cause| LockError::Io { folder: folder.to_owned(), cause };
-    let path = folder.join(LOCK_FILE);
-    let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
-    let mut file = options.map_err(failed)?;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let mut file = options.open(folder.join(LOCK_FILE)).map_err(failed)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
-        Err(error) if error == rustix::io::Errno::WOULDBLOCK => {
+        Err(Errno::WOULDBLOCK) => {
             let mut text = String::new();
             let pid = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
             return Err(LockError::Held { folder: folder.to_owned(), pid });
         }
         Err(error) => return Err(failed(error.into())),
     }
-    let write = |file: &mut File| {
-        file.set_len(0)?;
-        file.rewind()?;
-        writeln!(file, "{}", std::process::id())
-    };
-    write(&mut file).map_err(failed)?;
+    write_pid(&mut file).map_err(failed)?;
     Ok(FolderLock { _file: file })
+}
+
+fn write_pid(file: &mut File) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{}", std::process::id())
 }

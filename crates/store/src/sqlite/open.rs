@@ -1,6 +1,7 @@
 //! Opening the database file.
 
 use std::fs::{DirBuilder, OpenOptions};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
@@ -19,11 +20,20 @@ pub struct SqliteOptions {
     pub busy_timeout: Duration,
     /// Whether the whole file is checked when it is opened.
     pub check: bool,
+    /// Whether an older schema is brought up to date. A store that is not there is made in any case.
+    pub upgrade: bool,
+}
+
+impl SqliteOptions {
+    /// For the command line, which works beside a server: what is there stays as it is.
+    pub fn beside() -> Self {
+        Self { readers: 1, check: false, upgrade: false, ..Self::default() }
+    }
 }
 
 impl Default for SqliteOptions {
     fn default() -> Self {
-        Self { readers: 2, busy_timeout: Duration::from_millis(1500), check: true }
+        Self { readers: 2, busy_timeout: Duration::from_millis(1500), check: true, upgrade: true }
     }
 }
 
@@ -38,13 +48,23 @@ pub(super) enum Use {
 const CHECKPOINT: u32 = 4000;
 const STATEMENTS: usize = 128;
 
-/// Makes the folder where it is absent, and the file in it, readable by its owner only.
+/// Makes the folder where it is absent, for its owner only.
+pub(super) fn create_folder(folder: &Path) -> Result<(), StoreError> {
+    let created = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    created.map_err(|error| not_created(folder, &error))
+}
+
+/// Makes the folder and the file in it where they are absent, for their owner only.
 pub(super) fn create(folder: &Path) -> Result<(), StoreError> {
-    let failed = |what: &Path, error| StoreError::Unavailable(format!("cannot create {}: {error}", what.display()));
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| failed(folder, error))?;
+    create_folder(folder)?;
     let file = folder.join(DATABASE_FILE);
     let opened = OpenOptions::new().create(true).append(true).mode(0o600).open(&file);
-    opened.map(drop).map_err(|error| failed(&file, error))
+    opened.map(drop).map_err(|error| not_created(&file, &error))
+}
+
+fn not_created(path: &Path, error: &io::Error) -> StoreError {
+    let mend = "check owner, mode and free space";
+    StoreError::Unavailable(format!("cannot create {}: {error}; {mend}", path.display()))
 }
 
 /// A connection to the file of this folder, which must be there.

@@ -30,13 +30,13 @@ struct Shared {
 }
 
 impl SqliteStore {
-    /// Opens the store in this folder and starts its threads.
+    /// Opens the store in this folder, creating it where there is none, and starts its threads.
     ///
     /// # Errors
-    /// It is not there, is damaged, or has another schema than this build needs.
+    /// It cannot be written, is damaged, or has a schema that this build neither reads nor may bring up to date.
     pub fn open(folder: &Path, options: &SqliteOptions, clock: Clock) -> Result<Self, StoreError> {
-        if !folder.join(super::DATABASE_FILE).exists() {
-            return Err(StoreError::Schema { need: crate::SCHEMA, found: 0 });
+        if options.upgrade || !folder.join(super::DATABASE_FILE).exists() {
+            super::migrate(folder)?;
         }
         let connection = open::connect(folder, Use::Write, options.busy_timeout)?;
         open::verify(&connection, folder, options.check)?;
