@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::chars::{is_lenient_user_char, is_parameter_char, is_token, is_user_char};
+use crate::chars::{is_lenient_user_char, is_parameter_char, is_user_char};
 use crate::host::{host_and_port, push_canonical_host};
 use crate::params::Params;
 
@@ -194,10 +194,7 @@ fn user_and_password(user_info: &str) -> Result<(Option<&str>, Option<&str>), Ur
 fn check_params(params: &str) -> Result<(), UriError> {
     for param in params.split(';').skip(1) {
         let name = param.split_once('=').map_or(param, |(name, _)| name);
-        if name.is_empty()
-            || !are_chars(param, is_parameter_char)
-            || !(is_token(name.as_bytes()) || are_chars(name, is_parameter_char))
-        {
+        if name.is_empty() || !are_chars(param, is_parameter_char) {
             return Err(UriError("a malformed parameter"));
         }
     }
