@@ -9,9 +9,10 @@ use arc_swap::ArcSwap;
 use commpool_model::config::{PoolConfig, TlsFiles};
 use commpool_sip::limits::Limits;
 use commpool_sip::otid::PoolKey;
+use commpool_store::ops::accounts::ChangedSince;
 use commpool_store::ops::endpoints::Timers;
-use commpool_store::ops::{Outcome, front_ends};
-use commpool_store::sqlite::{FolderLock, LockError, SqliteOptions};
+use commpool_store::ops::front_ends;
+use commpool_store::{FolderLock, LockError, SqliteOptions, lock_folder};
 use commpool_store::{Store, StoreError, system_clock};
 use prometheus_client::registry::Registry;
 use thiserror::Error;
@@ -84,7 +85,7 @@ pub struct Booted {
 /// fail with a reason an administrator can mend.
 pub fn boot(config: PoolConfig) -> Result<Booted, BootError> {
     let sqlite = config.store.sqlite.as_ref().ok_or(BootError::Config("store.sqlite is missing"))?;
-    let lock = FolderLock::take(&sqlite.folder)?;
+    let lock = lock_folder(&sqlite.folder)?;
     let bound = Bound::bind(&config.listeners)?;
     let management = match config.management {
         Some(address) => Some(management::bind(address).map_err(|e| BootError::Management(address, e))?),
@@ -92,7 +93,7 @@ pub fn boot(config: PoolConfig) -> Result<Booted, BootError> {
     };
     let key = pool_key(&config.key_file)?;
     let identity = config.tls.as_ref().map(Identity::load).transpose()?;
-    let store = Store::open_sqlite(&sqlite.folder, SqliteOptions::default(), system_clock())?;
+    let store = Store::open_sqlite(&sqlite.folder, &SqliteOptions::default(), system_clock())?;
     Ok(Booted { bound, management, store, _lock: lock, key, identity, config })
 }
 
@@ -181,8 +182,8 @@ impl Booted {
         let _ = engine_task.await;
         tasks.close();
         let _ = tokio::time::timeout(CLOSE, tasks.wait()).await;
-        let _ = self.store.call(front_ends::Stop { fe }.into()).await;
-        drop(self.store);
+        let _ = self.store.ask(front_ends::Stop { fe }).await;
+        self.store.close();
         management_stop.cancel();
         Ok(())
     }
@@ -207,9 +208,8 @@ impl Booted {
             build: version::LONG.to_owned(),
             alone: true,
         };
-        let Outcome::FrontEndStart(started) = self.store.call(start.into()).await? else {
-            return Err(BootError::Config("the store answered something else to front_end_start"));
-        };
+        let started = self.store.ask(start).await?;
+        let accounts = self.store.ask(ChangedSince { cursor: None }).await?.cursor;
         let pool_seconds = system_clock()().0 / 1_000_000;
         let engine = Engine::new(Start {
             fe: started.fe,
@@ -217,6 +217,7 @@ impl Booted {
             settings: Arc::clone(settings),
             pool_seconds,
             now: clock::now(),
+            accounts,
             metrics: Arc::clone(metrics),
         });
         Ok((engine, started.fe))
@@ -226,7 +227,7 @@ impl Booted {
     async fn preload(&self, engine: &mut Engine) -> Result<(), BootError> {
         let mut page = Timers { limit: TIMER_ROWS, ..Timers::default() };
         loop {
-            let Outcome::Timers(rows) = self.store.call(page.into()).await? else { return Ok(()) };
+            let rows = self.store.ask(page).await?;
             engine.preload(clock::now(), &rows);
             if !rows.more {
                 return Ok(());

@@ -117,14 +117,14 @@ impl PoolName {
         format!("SIP/2.0/{transport} {}:{};rport;branch={branch}", self.host, self.port)
     }
 
-    /// Contact value of the pool towards that client.
+    /// Contact URI of the pool towards that client.
     pub fn contact(&self) -> String {
         let transport = match self.transport {
             Transport::Udp => "",
             Transport::Tcp => ";transport=tcp",
             Transport::Tls => ";transport=tls",
         };
-        format!("<sip:{}:{}{transport}>", self.host, self.port)
+        format!("sip:{}:{}{transport}", self.host, self.port)
     }
 }
 

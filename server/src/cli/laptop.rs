@@ -67,7 +67,7 @@ pub(super) fn run(arguments: &Arguments) -> Done {
     // The lock comes before anything in the folder is changed: another run may be using it.
     let config = config(&folder, &domain, &addresses, digest)?;
     start_logs(&config.log);
-    let lock = commpool_store::sqlite::FolderLock::take(&folder)
+    let lock = commpool_store::lock_folder(&folder)
         .map_err(|e| Failure::new(EXIT_DATA, format!("{e}; stop it, or choose another folder with --data FOLDER")))?;
     let own = prepare(&folder, &domain, &addresses)?;
     pki::write_file(&folder.join("config.yaml"), &yaml(&config)?, 0o600)?;

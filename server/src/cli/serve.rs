@@ -28,9 +28,13 @@ pub(super) fn migrate(path: &Path) -> Done {
     let Some(sqlite) = config.store.sqlite else {
         return Err(Failure::new(EXIT_CONFIG, "store.sqlite is missing: nothing to migrate"));
     };
-    let report = commpool_store::sqlite::migrate(&sqlite.folder)
+    let report = commpool_store::migrate(&sqlite.folder)
         .map_err(|e| Failure::new(EXIT_DATA, format!("{}: {e}", sqlite.folder.display())))?;
-    println!("{report}");
+    if report.applied.is_empty() {
+        println!("schema {}: nothing to do", report.after);
+    } else {
+        println!("schema {} is now {}: {}", report.before, report.after, report.applied.join(", "));
+    }
     Ok(())
 }
 

@@ -133,6 +133,8 @@ pub struct Start {
     pub pool_seconds: u64,
     /// Time of the start.
     pub now: Moment,
+    /// Mark of changed accounts, taken before the first credentials are read.
+    pub accounts: u64,
     /// Counters.
     pub metrics: Arc<Metrics>,
 }
@@ -159,7 +161,7 @@ pub struct Engine {
     ended: Vec<(UserRef, Key128)>,
     expired: upkeep::Expired,
     sweep_until: Moment,
-    accounts_cursor: Option<u64>,
+    accounts_cursor: u64,
     draining: bool,
     out: VecDeque<Output>,
     metrics: Arc<Metrics>,
@@ -189,7 +191,7 @@ impl Engine {
             ended: Vec::new(),
             expired: upkeep::Expired::default(),
             sweep_until: start.now,
-            accounts_cursor: None,
+            accounts_cursor: start.accounts,
             draining: false,
             out: VecDeque::new(),
             metrics: start.metrics,

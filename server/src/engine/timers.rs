@@ -8,7 +8,7 @@ use commpool_sip::time::Moment;
 
 /// Deadlines by key. A heap with stale entries left in, rebuilt when they outnumber the live ones.
 #[derive(Debug)]
-pub struct Timers<K> {
+pub(super) struct Timers<K> {
     heap: BinaryHeap<Reverse<(Moment, K)>>,
     live: HashMap<K, Moment>,
 }
@@ -21,7 +21,7 @@ impl<K> Default for Timers<K> {
 
 impl<K: Copy + Eq + Hash + Ord> Timers<K> {
     /// Sets or moves the deadline of a key.
-    pub fn set(&mut self, key: K, at: Moment) {
+    pub(super) fn set(&mut self, key: K, at: Moment) {
         if self.live.insert(key, at) == Some(at) {
             return;
         }
@@ -32,19 +32,19 @@ impl<K: Copy + Eq + Hash + Ord> Timers<K> {
     }
 
     /// Sets a deadline only where the key has none.
-    pub fn set_if_absent(&mut self, key: K, at: Moment) {
+    pub(super) fn set_if_absent(&mut self, key: K, at: Moment) {
         if !self.live.contains_key(&key) {
             self.set(key, at);
         }
     }
 
     /// Takes a key's deadline away.
-    pub fn clear(&mut self, key: &K) {
+    pub(super) fn clear(&mut self, key: &K) {
         self.live.remove(key);
     }
 
     /// The next key that is due, its deadline taken away.
-    pub fn pop_due(&mut self, now: Moment) -> Option<K> {
+    pub(super) fn pop_due(&mut self, now: Moment) -> Option<K> {
         loop {
             let Reverse((at, key)) = *self.heap.peek()?;
             let current = self.live.get(&key) == Some(&at);
@@ -60,18 +60,8 @@ impl<K: Copy + Eq + Hash + Ord> Timers<K> {
     }
 
     /// When the next key may be due (never too late).
-    pub fn next(&self) -> Option<Moment> {
+    pub(super) fn next(&self) -> Option<Moment> {
         self.heap.peek().map(|Reverse((at, _))| *at)
-    }
-
-    /// Number of keys with a deadline.
-    pub fn len(&self) -> usize {
-        self.live.len()
-    }
-
-    /// Whether no key has a deadline.
-    pub fn is_empty(&self) -> bool {
-        self.live.is_empty()
     }
 }
 
@@ -93,7 +83,7 @@ mod tests {
         assert_eq!(timers.pop_due(at(25)), Some('b'));
         assert_eq!(timers.pop_due(at(25)), None);
         assert_eq!(timers.pop_due(at(30)), Some('a'));
-        assert!(timers.is_empty());
+        assert!(timers.live.is_empty());
     }
 
     #[test]

@@ -64,7 +64,7 @@ pub(super) struct Expired {
 
 impl Engine {
     pub(super) fn start_upkeep(&mut self, now: Moment) {
-        self.timers.set(Due::Accounts, now);
+        self.timers.set(Due::Accounts, now + ACCOUNTS);
         self.sweep_from(now);
     }
 
@@ -111,7 +111,7 @@ impl Engine {
             Due::Flush => self.flush(now),
             Due::Sweep => self.sweep(now),
             Due::Accounts => {
-                self.call(now, ChangedSince { cursor: self.accounts_cursor }, Pending::Accounts);
+                self.call(now, ChangedSince { cursor: Some(self.accounts_cursor) }, Pending::Accounts);
             }
             Due::Endpoint(id) => self.endpoint_due(now, id),
             Due::Publication(user, id) => {
@@ -171,7 +171,7 @@ impl Engine {
     }
 
     pub(super) fn accounts_changed(&mut self, now: Moment, changed: Changed) {
-        self.accounts_cursor = Some(changed.cursor);
+        self.accounts_cursor = changed.cursor;
         let wait = if changed.more { Duration::ZERO } else { ACCOUNTS };
         self.timers.set(Due::Accounts, now + wait);
         for (address, user, state, stamp) in changed.accounts {

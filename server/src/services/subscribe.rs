@@ -144,7 +144,7 @@ pub fn answer(request: &Request, to_tag: &str, expires: u32, pool: &PoolName) ->
     Response::to(&request.message, 200)
         .source(request.info.remote)
         .to_tag(to_tag)
-        .header(HeaderName::Contact, pool.contact())
+        .header(HeaderName::Contact, format!("<{}>", pool.contact()))
         .header(HeaderName::Expires, expires.to_string())
         .header(HeaderName::AllowEvents, ALLOW_EVENTS)
         .build()

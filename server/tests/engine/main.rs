@@ -1,0 +1,7 @@
+//! The engine against the memory store, with simulated time: what goes out for what comes in.
+
+mod bench;
+mod client;
+mod messages;
+mod presence;
+mod registration;
