@@ -239,6 +239,12 @@ proptest! {
             }
             prop_assert_eq!(table.len(), model.len());
             prop_assert_eq!(table.open(), model.iter().filter(|entry| entry.answered.is_none()).count());
+            for otid in (0..20).map(otid) {
+                let seen = plain_receive(&mut model.clone(), now, otid, 0, true, usize::MAX);
+                prop_assert_eq!(table.seen(&otid).unwrap_or(Received::New), seen);
+                let open = model.iter().any(|entry| entry.otid == otid && entry.answered.is_none());
+                prop_assert_eq!(table.is_open(&otid), open);
+            }
             prop_assert_eq!(table.is_empty(), table.next_due().is_none());
             prop_assert!(table.timers.held() <= most_held(table.len()), "deadlines leak");
         }
