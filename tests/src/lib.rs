@@ -6,6 +6,7 @@
 pub mod client;
 pub mod cpu;
 pub mod digest;
+pub mod http;
 pub mod link;
 pub mod linphone;
 pub mod packet;
@@ -13,4 +14,4 @@ pub mod presence;
 pub mod secrets;
 pub mod server;
 pub mod sipp;
-pub mod torture;
+pub mod watch;

@@ -83,6 +83,15 @@ impl Packet {
         Ok(packet)
     }
 
+    /// The same request to another Request-URI.
+    #[must_use]
+    pub fn aimed_at(mut self, uri: &str) -> Self {
+        if let Some(method) = self.method() {
+            self.start = format!("{method} {uri} SIP/2.0");
+        }
+        self
+    }
+
     /// Adds a row at the end.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<String>) -> Self {

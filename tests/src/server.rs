@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -43,6 +43,8 @@ pub struct Ready {
     pub addresses: BTreeMap<String, SocketAddr>,
     /// Certificate of the authority.
     pub ca: PathBuf,
+    /// Its configuration, for commands beside it.
+    pub config: PathBuf,
     /// Users it made or was given.
     pub users: Vec<User>,
 }
@@ -71,7 +73,7 @@ pub struct Setup {
     pub data: Option<PathBuf>,
     /// Path of the server; the one built with the tests when `None`.
     pub binary: Option<PathBuf>,
-    /// Filter of the log, in the syntax of `RUST_LOG`.
+    /// Filter of the log.
     pub log: String,
 }
 
@@ -229,8 +231,8 @@ impl Server {
     /// When the program cannot be run.
     pub fn command(&self, arguments: &[&str]) -> Result<std::process::Output> {
         let mut command = Command::new(binary(&self.setup)?);
-        command.args(arguments).arg("--data").arg(self.data());
-        command.output().context("commpool-server cannot be run")
+        command.args(arguments).arg("--config").arg(&self.ready.config);
+        command.stdin(Stdio::null()).output().context("commpool-server cannot be run")
     }
 
     /// Ends it by SIGTERM, demands a clean end in time and a log without secrets.
@@ -304,7 +306,7 @@ pub fn run_command(setup: &Setup, folder: &Path) -> Result<Command> {
     if let Some(digest) = &setup.digest {
         command.args(["--digest", digest]);
     }
-    command.env("RUST_LOG", &setup.log);
+    command.env("COMMPOOL_LOG", &setup.log);
     Ok(command)
 }
 
