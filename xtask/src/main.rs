@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, reason = "results of the verbs go to standard output")]
 
 mod check;
+mod cluster;
 mod steps;
 mod test;
 
@@ -27,6 +28,8 @@ struct Cli {
 enum Verb {
     /// Formatting, lints, documentation, licences and sources of dependencies, unused ones, generated files.
     Check,
+    /// A real Kubernetes on this machine, in namespaces of its own, with the product on it.
+    Cluster(cluster::Options),
     /// Runs the tests; needs root for the groups that use namespaces and the cluster.
     Test(test::Options),
 }
@@ -45,6 +48,7 @@ fn run(verb: Verb) -> Result<()> {
     let workspace = Workspace::find()?;
     match verb {
         Verb::Check => check::run(&workspace),
+        Verb::Cluster(options) => cluster::run(&workspace, &options),
         Verb::Test(options) => test::run(&workspace, &options),
     }
 }

@@ -3,7 +3,10 @@
 //! Everything here is blocking standard-library code that runs the tools of the machine (`ip`, `nsenter`, `dpkg-query`,
 //! `kubectl`, …) and cleans up after itself: what a guard started ends when the guard is dropped.
 
+pub mod cluster;
 pub mod command;
+pub mod images;
+pub mod netns;
 pub mod packages;
 pub mod process;
 pub mod wait;
