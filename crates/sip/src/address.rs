@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use crate::chars::{is_lws, trim, trim_start};
+use memchr::memchr2;
+
+use crate::chars::{is_address_char, is_lws, trim, trim_start};
 use crate::params::{Params, closing_quote};
 use crate::uri::{Uri, UriError};
 use crate::values::{number, saturating_seconds, unquote};
@@ -55,7 +57,7 @@ impl<'a> NameAddr<'a> {
     fn bare(text: &'a str) -> Result<Self, &'static str> {
         let (uri, params) = text.split_at_checked(text.find(';').unwrap_or(text.len())).unwrap_or((text, ""));
         let uri = trim(uri);
-        if uri.contains(['?', ',']) {
+        if memchr2(b'?', b',', uri.as_bytes()).is_some() {
             return Err("an address with ? or , must stand in angle brackets");
         }
         check_uri(uri)?;
@@ -117,7 +119,7 @@ fn check_display(display: &str) -> Result<(), &'static str> {
 
 /// What every address must keep so that it can be carried between angle brackets; the grammar of the scheme is checked on use.
 fn check_uri(uri: &str) -> Result<(), &'static str> {
-    if uri.bytes().any(|octet| octet <= b' ' || matches!(octet, b'<' | b'>' | b'"' | 0x7f)) {
+    if !uri.bytes().all(is_address_char) {
         return Err("white space, quotes or brackets inside the address");
     }
     match uri.split_once(':') {

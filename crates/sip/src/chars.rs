@@ -5,6 +5,8 @@ const USER: u8 = 2;
 const USER_LENIENT: u8 = 4;
 const PARAMETER: u8 = 8;
 const HOST: u8 = 16;
+const VALUE: u8 = 32;
+const ADDRESS: u8 = 64;
 
 /// `token` without the letters and digits.
 const TOKEN_MARKS: &[u8] = b"-.!%*_+`'~";
@@ -25,6 +27,12 @@ const fn classes() -> [u8; 256] {
     while octet < 256 {
         if (octet as u8).is_ascii_alphanumeric() {
             table[octet] = TOKEN | USER | USER_LENIENT | PARAMETER | HOST;
+        }
+        if octet > 0x20 && !matches!(octet as u8, 0x7f | b'"' | b'<' | b'>') {
+            table[octet] |= ADDRESS;
+            if octet as u8 != b',' {
+                table[octet] |= VALUE;
+            }
         }
         octet += 1;
     }
@@ -79,6 +87,16 @@ pub(crate) fn is_host_char(octet: u8) -> bool {
     has(octet, HOST)
 }
 
+/// An octet accepted in the value of a header parameter outside quotes.
+pub(crate) fn is_value_char(octet: u8) -> bool {
+    has(octet, VALUE)
+}
+
+/// An octet that can be carried between angle brackets.
+pub(crate) fn is_address_char(octet: u8) -> bool {
+    has(octet, ADDRESS)
+}
+
 /// Linear white space, the line ends of folding included.
 pub(crate) fn is_lws(octet: u8) -> bool {
     matches!(octet, b' ' | b'\t' | b'\r' | b'\n')
@@ -86,12 +104,19 @@ pub(crate) fn is_lws(octet: u8) -> bool {
 
 /// `text` without white space and folding at both ends.
 pub(crate) fn trim(text: &str) -> &str {
-    text.trim_matches(LWS)
+    trim_end(trim_start(text))
 }
 
 /// `text` without white space and folding in front.
 pub(crate) fn trim_start(text: &str) -> &str {
-    text.trim_start_matches(LWS)
+    let from = text.bytes().position(|octet| !is_lws(octet)).unwrap_or(text.len());
+    text.get(from..).unwrap_or_default()
+}
+
+/// `text` without white space and folding behind.
+pub(crate) fn trim_end(text: &str) -> &str {
+    let to = text.bytes().rposition(|octet| !is_lws(octet)).map_or(0, |last| last + 1);
+    text.get(..to).unwrap_or_default()
 }
 
 /// `octets` without white space and folding at both ends.
@@ -108,5 +133,3 @@ pub(crate) fn trim_octets(mut octets: &[u8]) -> &[u8] {
     }
     octets
 }
-
-const LWS: [char; 4] = [' ', '\t', '\r', '\n'];

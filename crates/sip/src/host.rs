@@ -2,7 +2,7 @@
 
 use std::net::Ipv6Addr;
 
-use crate::chars::is_host_char;
+use crate::chars::{is_host_char, trim_end, trim_start};
 
 /// Splits `host[:port]` after checking both; the host keeps its brackets.
 ///
@@ -14,29 +14,35 @@ pub(crate) fn host_and_port(text: &str) -> Result<(&str, Option<u16>), &'static 
         None => text.find(':').unwrap_or(text.len()),
     };
     let (host, port) = text.split_at_checked(end).ok_or("a malformed host")?;
-    let host = host.trim_end_matches(WHITE);
+    let host = trim_end(host);
     if !is_host(host) {
         return Err("a malformed host");
     }
-    let port = port.trim_start_matches(WHITE);
+    let port = trim_start(port);
     if port.is_empty() {
         return Ok((host, None));
     }
-    let digits = port.strip_prefix(':').ok_or("text after the host")?.trim_start_matches(WHITE);
+    let digits = trim_start(port.strip_prefix(':').ok_or("text after the host")?);
     // `parse` alone would take a sign.
     let numeric = digits.bytes().all(|octet| octet.is_ascii_digit());
     let port = digits.parse().ok().filter(|_| numeric).ok_or("a port must be a number up to 65535")?;
     Ok((host, Some(port)))
 }
 
-const WHITE: [char; 4] = [' ', '\t', '\r', '\n'];
-
 fn is_host(host: &str) -> bool {
     if let Some(inner) = host.strip_prefix('[') {
         return inner.strip_suffix(']').is_some_and(|address| address.parse::<Ipv6Addr>().is_ok());
     }
     let name = host.strip_suffix('.').unwrap_or(host);
-    name.bytes().all(is_host_char) && name.split('.').all(|label| !label.is_empty() && !label.starts_with('-'))
+    let mut before = b'.';
+    for octet in name.bytes() {
+        // A label is not empty and does not begin with a hyphen.
+        if !is_host_char(octet) || (before == b'.' && matches!(octet, b'.' | b'-')) {
+            return false;
+        }
+        before = octet;
+    }
+    before != b'.'
 }
 
 /// Appends `host` in the one form by which equal hosts are equal text: lower case, IPv6 addresses as RFC 5952 writes them.

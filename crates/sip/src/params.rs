@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use crate::chars::{is_lws, is_token_char, trim};
+use memchr::{memchr, memchr2};
+
+use crate::chars::{is_token, is_value_char, trim};
 use crate::values::unquote;
 
 /// One parameter as written.
@@ -70,53 +72,44 @@ fn pieces(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text.strip_prefix(';');
     std::iter::from_fn(move || {
         let text = rest?;
-        let end = separator(text.as_bytes(), b';');
+        let end = semicolon(text.as_bytes());
         let piece = text.get(..end).unwrap_or(text);
         rest = text.get(end + 1..);
         Some(piece)
     })
 }
 
-/// Where the first `separator` outside quotes stands, or the length.
-pub(crate) fn separator(octets: &[u8], separator: u8) -> usize {
-    let mut quoted = false;
-    let mut escaped = false;
-    for (at, octet) in octets.iter().copied().enumerate() {
-        if escaped {
-            escaped = false;
-        } else if quoted && octet == b'\\' {
-            escaped = true;
-        } else if octet == b'"' {
-            quoted = !quoted;
-        } else if octet == separator && !quoted {
-            return at;
+/// Where the first semicolon outside quotes stands, or the length.
+fn semicolon(octets: &[u8]) -> usize {
+    let mut from = 0;
+    while let Some(rest) = octets.get(from..) {
+        let Some(found) = memchr2(b';', b'"', rest) else { break };
+        if rest.get(found) == Some(&b';') {
+            return from + found;
+        }
+        match rest.get(found + 1..).and_then(closing_quote) {
+            Some(closing) => from += found + closing + 2,
+            None => break,
         }
     }
     octets.len()
 }
 
 fn split(piece: &str) -> Param<'_> {
-    match piece.split_once('=') {
-        Some((name, value)) => Param { name: trim(name), value: Some(trim(value)) },
+    match memchr(b'=', piece.as_bytes()).and_then(|equals| piece.split_at_checked(equals)) {
+        Some((name, value)) => Param { name: trim(name), value: Some(trim(value.get(1..).unwrap_or_default())) },
         None => Param { name: trim(piece), value: None },
     }
 }
 
 fn check(piece: &str) -> Result<(), &'static str> {
     let param = split(piece);
-    if param.name.is_empty() {
-        return Err("an empty parameter");
-    }
-    if !param.name.bytes().all(is_token_char) {
+    if !is_token(param.name.as_bytes()) {
         return Err("the name of a parameter must be a token");
     }
     match param.value.map(str::as_bytes) {
         Some([b'"', rest @ ..]) => check_quoted(rest),
-        Some(value)
-            if value
-                .iter()
-                .any(|octet| is_lws(*octet) || matches!(octet, 0..=0x20 | 0x7f | b'"' | b',' | b'<' | b'>')) =>
-        {
+        Some(value) if !value.iter().copied().all(is_value_char) => {
             Err("the value of a parameter must be a token, a host or a quoted string")
         }
         _ => Ok(()),
@@ -136,7 +129,7 @@ fn check_quoted(rest: &[u8]) -> Result<(), &'static str> {
 pub(crate) fn closing_quote(rest: &[u8]) -> Option<usize> {
     let mut from = 0;
     loop {
-        let at = from + memchr::memchr2(b'"', b'\\', rest.get(from..)?)?;
+        let at = from + memchr2(b'"', b'\\', rest.get(from..)?)?;
         if rest.get(at) == Some(&b'"') {
             return Some(at);
         }

@@ -137,10 +137,9 @@ pub(crate) fn saturating_seconds(text: &str) -> Option<u32> {
 
 /// The first word of a value and the rest after white space.
 pub(crate) fn word(text: &str) -> (&str, &str) {
-    match text.find(|character: char| u8::try_from(character).is_ok_and(is_lws)) {
-        Some(end) => (text.get(..end).unwrap_or(text), trim(text.get(end..).unwrap_or_default())),
-        None => (text, ""),
-    }
+    let end = text.bytes().position(is_lws).unwrap_or(text.len());
+    let (word, rest) = text.split_at_checked(end).unwrap_or((text, ""));
+    (word, trim(rest))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use serde_json::{Map, Value, json};
 
-use rules::{LISTS, ListKind, RULES};
+use rules::{COLUMNS, Column, LISTS, ListKind, RULES};
 
 pub use conditions::{ConditionType, Reason};
 pub use status::{FrontEndStatus, PoolAddress, PoolStatus, Transport};
@@ -19,7 +19,7 @@ pub use v1alpha1::{CommunicationsPool, PoolSpec};
 /// Most octets of the definition as YAML; client-side apply could carry 262,144.
 pub const MAX_DEFINITION_OCTETS: usize = 65_536;
 
-/// The definition as the API server gets it: derived from the types, with the rules and list types of [`rules`].
+/// The definition as the API server gets it: derived from the types, with the tables of [`rules`].
 ///
 /// # Errors
 /// If a path in the tables of [`rules`] does not exist in the schema.
@@ -45,7 +45,18 @@ pub fn definition() -> Result<CustomResourceDefinition, DefinitionError> {
             }
         };
     }
+    if let Some(Value::Object(version)) = crd.pointer_mut("/spec/versions/0") {
+        version.insert("additionalPrinterColumns".into(), COLUMNS.iter().map(printed).collect());
+    }
     Ok(serde_json::from_value(crd)?)
+}
+
+fn printed(column: &Column) -> Value {
+    let mut printed = json!({"name": column.name, "type": column.type_, "jsonPath": column.path});
+    if column.wide {
+        printed["priority"] = json!(1);
+    }
+    printed
 }
 
 /// Why there is no definition.

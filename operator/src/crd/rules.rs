@@ -1,4 +1,4 @@
-//! Rules over fields (CEL) and list types of the schema, in one table: the CRD, its documentation and its tests read it.
+//! Rules over fields (CEL), list types and columns, in tables: the definition, its documentation and its tests read them.
 
 use kube::core::{Reason, Rule};
 
@@ -184,4 +184,34 @@ pub const LISTS: &[(&str, ListKind)] = &[
     ("spec.authentication.digest", ListKind::Set),
     ("status.conditions", ListKind::Map(&["type"])),
     ("status.addresses", ListKind::Map(&["transport"])),
+];
+
+/// A column of `kubectl get`.
+#[derive(Clone, Copy, Debug)]
+pub struct Column {
+    /// Heading.
+    pub name: &'static str,
+    /// Type of the value.
+    pub type_: &'static str,
+    /// Where the value is.
+    pub path: &'static str,
+    /// Whether it is shown with `-o wide` only.
+    pub wide: bool,
+}
+
+const fn column(name: &'static str, type_: &'static str, path: &'static str) -> Column {
+    Column { name, type_, path, wide: false }
+}
+
+/// All columns, in order.
+pub const COLUMNS: &[Column] = &[
+    column("Edition", "string", ".spec.edition"),
+    column("Ready", "string", r#".status.conditions[?(@.type=="Ready")].status"#),
+    column("Reason", "string", r#".status.conditions[?(@.type=="Ready")].reason"#),
+    column("Front-Ends", "integer", ".status.frontEnd.readyReplicas"),
+    column("Address", "string", ".status.addresses[0].host"),
+    column("Version", "string", ".status.version"),
+    column("Age", "date", ".metadata.creationTimestamp"),
+    Column { wide: true, ..column("Domain", "string", ".spec.sipDomains[0]") },
+    Column { wide: true, ..column("Message", "string", r#".status.conditions[?(@.type=="Ready")].message"#) },
 ];

@@ -23,21 +23,7 @@ use super::status::PoolStatus;
     derive = "PartialEq",
     shortname = "cpool",
     category = "communications",
-    doc = "A pool of front ends for presence and instant messaging, reached at one address.",
-    printcolumn(name = "Edition", type_ = "string", json_path = ".spec.edition"),
-    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
-    printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
-    printcolumn(name = "Front-Ends", type_ = "integer", json_path = ".status.frontEnd.readyReplicas"),
-    printcolumn(name = "Address", type_ = "string", json_path = ".status.addresses[0].host"),
-    printcolumn(name = "Version", type_ = "string", json_path = ".status.version"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(name = "Domain", type_ = "string", json_path = ".spec.sipDomains[0]", priority = 1),
-    printcolumn(
-        name = "Message",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
-        priority = 1
-    )
+    doc = "A pool of front ends for presence and instant messaging, reached at one address."
 )]
 #[serde(rename_all = "camelCase")]
 pub struct PoolSpec {

@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(advance_at(Some(&announced), START + 3_400 * DAY), announced);
         let succeeded = advance_at(Some(&announced), START + 3_471 * DAY);
         assert_eq!(Some(&succeeded.current), announced.next.as_ref());
-        assert_eq!(succeeded.previous, [announced.current.certificate.clone()]);
+        assert_eq!(succeeded.previous, vec![announced.current.certificate]);
         assert_eq!(succeeded.next, None);
     }
 

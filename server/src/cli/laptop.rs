@@ -68,7 +68,7 @@ pub(super) fn run(arguments: &Arguments) -> Done {
     let config = config(&folder, &domain, &addresses, digest)?;
     start_logs(&config.log);
     let lock = commpool_store::lock_folder(&folder)
-        .map_err(|e| Failure::new(EXIT_DATA, format!("{e}; stop it, or choose another folder with --data FOLDER")))?;
+        .map_err(|e| Failure::new(EXIT_DATA, format!("{e} (--data FOLDER)")))?;
     let own = prepare(&folder, &domain, &addresses)?;
     pki::write_file(&folder.join("config.yaml"), &yaml(&config)?, 0o600)?;
     drop(lock);

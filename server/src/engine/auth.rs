@@ -176,9 +176,12 @@ impl Engine {
         self.refuse_unseen(now, request, &refusal);
     }
 
+    /// A challenge to a request whose credentials turned out bad: its transaction is forgotten, so that strangers
+    /// hold no places in the table.
     fn challenge(&mut self, now: Moment, request: &Request, stale: bool) {
-        let refusal = self.challenge_for(now, request, stale);
-        self.refuse(now, request, &refusal);
+        if self.transactions.forget(&request.otid).is_some() {
+            self.challenge_unseen(now, request, stale);
+        }
     }
 
     fn challenge_for(&self, now: Moment, request: &Request, stale: bool) -> Refusal {

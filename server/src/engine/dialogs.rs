@@ -162,15 +162,15 @@ impl Engine {
     /// The dialog a SUBSCRIBE makes, or stands in if another run of a front end made it.
     fn dialog(&self, now: Moment, request: &Request, wanted: &Wanted, cseq: u32) -> Result<Dialog, DialogError> {
         let d = &wanted.dialog;
-        let address = |header| request.message.address(header).map(|a| a.uri).unwrap_or_default();
+        let address = |header| request.message.text(header).unwrap_or_default();
         Dialog::new(
             now,
             &Subscribe {
                 call_id: &d.call_id,
                 local_tag: &d.local_tag,
                 remote_tag: &d.remote_tag,
-                local_uri: address(HeaderName::To),
-                remote_uri: address(HeaderName::From),
+                local_uri: &address(HeaderName::To),
+                remote_uri: &address(HeaderName::From),
                 contact: &d.contact,
                 route_set: d.route.iter().map(String::as_str).collect(),
                 event_package: "presence",
