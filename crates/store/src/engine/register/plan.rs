@@ -92,6 +92,12 @@ impl Planner<'_> {
         if stale && !ours && self.life(row) != Life::Expired { Err(Refusal::Stale) } else { Ok(()) }
     }
 
+    /// Whether this very transaction made the row what it is.
+    fn carried_out(&self, row: &EndpointRow) -> bool {
+        let before = row.origin == self.request.origin && !self.plan.written.contains(&row.id);
+        before && self.life(row) != Life::Expired
+    }
+
     fn remove_all(&mut self) -> Result<(), Refusal> {
         self.plan.rows.iter().try_for_each(|row| self.check_order(row))?;
         while let Some(row) = self.plan.rows.first() {
@@ -105,7 +111,7 @@ impl Planner<'_> {
     fn contact(&mut self, binding: &Binding) -> Result<(), Refusal> {
         let found = self.find(binding).cloned();
         if let Some(row) = &found {
-            if row.origin == self.request.origin && !self.plan.written.contains(&row.id) {
+            if self.carried_out(row) {
                 self.replayed += 1;
                 self.plan.touched.push(Touched { endpoint: Some(row.id), how: Change::Refreshed, previous: None });
                 return Ok(());

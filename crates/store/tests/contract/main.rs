@@ -1,0 +1,12 @@
+//! What every backend of the store keeps to: one suite, run on each of them.
+
+mod accounts;
+mod batches;
+mod bench;
+mod credentials;
+mod endpoints;
+mod front_ends;
+mod presence;
+mod register;
+mod subscribe;
+mod takeover;
