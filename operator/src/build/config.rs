@@ -1,0 +1,139 @@
+//! What the server is told: its configuration file, and the hash of the part that it does not reload.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use commpool_model::config::{
+    Authentication, DigestAlgorithm, Edition, HostPort, Listeners, LogConfig, LogFormat, OfflinePolicy, Outward,
+    Policy, PoolConfig, PresencePolicy, SourceAddress, SqliteStore, StoreConfig, TlsFiles,
+};
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use sha2::{Digest, Sha256};
+
+use super::{keys::POOL_KEY, metadata};
+use crate::crd::{Transport, v1alpha1};
+use crate::error::Error;
+use crate::names::Component;
+use crate::observed::{Reach, data};
+use crate::validate::{Invalid, TlsSource, ValidatedPool};
+
+/// Folder of all files the server is given.
+pub const FOLDER: &str = "/etc/commpool";
+/// Key of the Secret, and name of the file in [`FOLDER`].
+pub const CONFIG_KEY: &str = "config.yaml";
+/// Where the volume is.
+pub const DATA_FOLDER: &str = "/data";
+/// Port of health, readiness and metrics.
+pub const MANAGEMENT_PORT: u16 = 9090;
+
+/// The port a front end listens on for `transport`; the Service maps the pool's own port to it.
+pub fn container_port(transport: Transport) -> u16 {
+    match transport {
+        Transport::Tls => 5061,
+        Transport::Tcp | Transport::Udp => 5060,
+    }
+}
+
+/// The server's configuration.
+///
+/// # Errors
+/// If the server would refuse it: the field and what mends it.
+pub fn server_config(pool: &ValidatedPool, reach: &Reach) -> Result<PoolConfig, Invalid> {
+    let folder = PathBuf::from(FOLDER);
+    let config = PoolConfig {
+        pool: pool.names.pool().to_owned(),
+        edition: match pool.spec.edition {
+            v1alpha1::Edition::Standard => Edition::Standard,
+        },
+        sip_domains: pool.spec.sip_domains.clone(),
+        listeners: listeners(pool),
+        outward: outward(pool, reach),
+        tls: (pool.tls != TlsSource::NoListener)
+            .then(|| TlsFiles { certificate_file: folder.join("tls/tls.crt"), key_file: folder.join("tls/tls.key") }),
+        key_file: folder.join("keys").join(POOL_KEY),
+        store: StoreConfig { sqlite: Some(SqliteStore { folder: DATA_FOLDER.into() }) },
+        authentication: authentication(&pool.spec.authentication),
+        policy: policy(&pool.spec.policy),
+        management: Some(any(MANAGEMENT_PORT)),
+        log: LogConfig { format: LogFormat::Json, level: String::new() },
+    };
+    config.checked().map_err(|error| Invalid { field: "spec", problem: format!("the server refuses it: {error}") })
+}
+
+fn any(port: u16) -> SocketAddr {
+    (Ipv4Addr::UNSPECIFIED, port).into()
+}
+
+fn listeners(pool: &ValidatedPool) -> Listeners {
+    let mut listeners = Listeners::default();
+    for (transport, _) in pool.listeners() {
+        let sockets = match transport {
+            Transport::Tls => &mut listeners.tls,
+            Transport::Tcp => &mut listeners.tcp,
+            Transport::Udp => &mut listeners.udp,
+        };
+        sockets.push(any(container_port(transport)));
+    }
+    listeners
+}
+
+fn outward(pool: &ValidatedPool, reach: &Reach) -> Outward {
+    let of = |transport| reach.of(transport).map(|address| HostPort { host: address.host.clone(), port: address.port });
+    Outward {
+        udp: of(Transport::Udp),
+        tcp: of(Transport::Tcp),
+        tls: of(Transport::Tls),
+        source_address: if pool.sees_clients() { SourceAddress::Trusted } else { SourceAddress::Untrusted },
+    }
+}
+
+fn authentication(spec: &v1alpha1::AuthenticationSpec) -> Authentication {
+    let digest = spec.digest.iter().map(|algorithm| match algorithm {
+        v1alpha1::DigestAlgorithm::Sha256 => DigestAlgorithm::Sha256,
+        v1alpha1::DigestAlgorithm::Md5 => DigestAlgorithm::Md5,
+    });
+    Authentication { digest: digest.collect() }
+}
+
+fn policy(spec: &v1alpha1::PolicySpec) -> Policy {
+    Policy {
+        presence: match spec.presence {
+            v1alpha1::PresencePolicy::Domain => PresencePolicy::Domain,
+        },
+        offline: match spec.offline {
+            v1alpha1::OfflinePolicy::Refuse => OfflinePolicy::Refuse,
+        },
+        max_message_bytes: spec.max_message_bytes,
+    }
+}
+
+/// The Secret with the configuration file.
+///
+/// # Errors
+/// If it cannot be written as YAML.
+pub fn secret(pool: &ValidatedPool, config: &PoolConfig) -> Result<Secret, Error> {
+    Ok(Secret {
+        metadata: metadata::owned(pool, pool.names.config(), Component::FrontEnd),
+        data: Some([(CONFIG_KEY.to_owned(), ByteString(yaml(config)?.into_bytes()))].into()),
+        type_: Some("Opaque".into()),
+        ..Secret::default()
+    })
+}
+
+/// Hash of all that a running server does not take up by itself: the configuration without `outward`, and the key.
+///
+/// # Errors
+/// If the configuration cannot be written as YAML.
+pub fn restart_hash(config: &PoolConfig, keys: &Secret) -> Result<String, Error> {
+    let fixed = PoolConfig { outward: Outward::default(), ..config.clone() };
+    let mut hash = Sha256::new();
+    hash.update(yaml(&fixed)?);
+    hash.update([0]);
+    hash.update(data(keys, POOL_KEY).unwrap_or_default());
+    Ok(hash.finalize().iter().take(16).map(|octet| format!("{octet:02x}")).collect())
+}
+
+fn yaml(config: &PoolConfig) -> Result<String, Error> {
+    config.to_yaml().map_err(|error| Error::Config(error.to_string()))
+}

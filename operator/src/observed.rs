@@ -1,0 +1,126 @@
+//! What the cluster has of a pool at one moment, and what can be read from it. Pure.
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::jiff::Timestamp;
+
+use crate::crd::v1alpha1::ServiceType;
+use crate::crd::{PoolAddress, Transport};
+use crate::validate::ValidatedPool;
+
+/// Live objects of a pool, read in one go.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// The front ends' service account.
+    pub service_account: Option<ServiceAccount>,
+    /// The VIP.
+    pub service: Option<Service>,
+    /// The pool's key.
+    pub keys: Option<Secret>,
+    /// The pool's authority.
+    pub authority: Option<Secret>,
+    /// The certificate of the pool's own authority.
+    pub certificate: Option<Secret>,
+    /// The Secret that `tls.secretName` names.
+    pub given: Option<Secret>,
+    /// The server's configuration.
+    pub config: Option<Secret>,
+    /// The volume claim.
+    pub claim: Option<PersistentVolumeClaim>,
+    /// The workload.
+    pub front_end: Option<StatefulSet>,
+    /// Its pods.
+    pub pods: Vec<Pod>,
+    /// The storage class of the claim; read only when a decision hangs on it.
+    pub class: Option<ClassFacts>,
+}
+
+/// What matters of a storage class.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClassFacts {
+    /// Its name.
+    pub name: String,
+    /// Whether its volumes can grow.
+    pub expandable: bool,
+    /// Whether its driver can keep a volume to one pod (`ReadWriteOncePod` needs CSI).
+    pub single_pod: bool,
+}
+
+/// How clients reach the pool.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// What clients are told, by transport; of a Service that has no address now, what was told before.
+    pub addresses: Vec<PoolAddress>,
+    /// Whether the Service has all it needs.
+    pub complete: bool,
+}
+
+impl Reach {
+    /// Finds host and ports of the pool's address.
+    pub fn find(pool: &ValidatedPool, service: Option<&Service>) -> Self {
+        let spec = &pool.spec.service;
+        let host = spec.hostname.clone().or_else(|| service.and_then(|service| own_host(spec.type_, service)));
+        let mut complete = has_address(spec.type_, service);
+        let mut addresses = Vec::new();
+        for (transport, port) in pool.listeners() {
+            let port = match spec.type_ {
+                ServiceType::NodePort => service.and_then(|service| node_port(service, transport)),
+                ServiceType::LoadBalancer | ServiceType::ClusterIp => Some(port),
+            };
+            let known = host.clone().zip(port).map(|(host, port)| PoolAddress { host, port, transport });
+            complete &= known.is_some();
+            let told = || pool.told.iter().find(|told| told.transport == transport).cloned();
+            addresses.extend(known.or_else(told));
+        }
+        Self { addresses, complete }
+    }
+
+    /// The address for `transport`.
+    pub fn of(&self, transport: Transport) -> Option<&PoolAddress> {
+        self.addresses.iter().find(|address| address.transport == transport)
+    }
+
+    /// All hosts, for the certificate.
+    pub fn hosts(&self) -> impl Iterator<Item = &str> {
+        self.addresses.iter().map(|address| address.host.as_str())
+    }
+}
+
+/// The address that the Service itself has.
+pub fn own_host(type_: ServiceType, service: &Service) -> Option<String> {
+    match type_ {
+        ServiceType::LoadBalancer => {
+            let ingress = service.status.as_ref()?.load_balancer.as_ref()?.ingress.as_ref()?.first()?;
+            ingress.ip.clone().or_else(|| ingress.hostname.clone())
+        }
+        ServiceType::ClusterIp => {
+            service.spec.as_ref()?.cluster_ip.clone().filter(|address| address != "None" && !address.is_empty())
+        }
+        ServiceType::NodePort => None,
+    }
+}
+
+fn has_address(type_: ServiceType, service: Option<&Service>) -> bool {
+    service.is_some_and(|service| type_ == ServiceType::NodePort || own_host(type_, service).is_some())
+}
+
+fn node_port(service: &Service, transport: Transport) -> Option<u16> {
+    let ports = service.spec.as_ref()?.ports.as_ref()?;
+    let port = ports.iter().find(|port| port.name.as_deref() == Some(transport.as_str()))?;
+    port.node_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0)
+}
+
+/// The second of an object's creation, since 1970.
+pub fn created(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> Option<i64> {
+    metadata.creation_timestamp.as_ref().map(|time| time.0).map(Timestamp::as_second)
+}
+
+/// The octets under `key` in a Secret.
+pub fn data<'a>(secret: &'a Secret, key: &str) -> Option<&'a [u8]> {
+    secret.data.as_ref()?.get(key).map(|octets| octets.0.as_slice())
+}
+
+/// The text under `key` in a Secret; empty if there is none or it is no text.
+pub fn text(secret: &Secret, key: &str) -> String {
+    data(secret, key).and_then(|octets| std::str::from_utf8(octets).ok()).unwrap_or_default().to_owned()
+}

@@ -1,0 +1,230 @@
+//! From what is and what should be to the writes in between, in order; empty at rest. Pure.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::Timestamp;
+use kube::Resource;
+use kube::core::ApiResource;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::build::tls::CertificateState;
+use crate::build::{Blocker, Desired, build};
+use crate::crd::{CommunicationsPool, Reason};
+use crate::diff::difference;
+use crate::error::Error;
+use crate::names::{KEPT_FOR, MANAGER, pool_of};
+use crate::observed::{Observed, Reach, created};
+use crate::pki::Entropy;
+use crate::validate::{TlsSource, ValidatedPool};
+
+/// How long the first start waits for the Service's address, so that the server knows it from the beginning.
+const ADDRESS_PATIENCE_SECONDS: i64 = 5;
+
+/// Kinds of objects that the operator writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// `v1` Service.
+    Service,
+    /// `v1` ServiceAccount.
+    ServiceAccount,
+    /// `v1` Secret.
+    Secret,
+    /// `v1` PersistentVolumeClaim.
+    PersistentVolumeClaim,
+    /// `apps/v1` StatefulSet.
+    StatefulSet,
+}
+
+impl Kind {
+    /// The kind's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Service => "Service",
+            Self::ServiceAccount => "ServiceAccount",
+            Self::Secret => "Secret",
+            Self::PersistentVolumeClaim => "PersistentVolumeClaim",
+            Self::StatefulSet => "StatefulSet",
+        }
+    }
+
+    /// Where the API server keeps it.
+    pub fn resource(self) -> ApiResource {
+        use k8s_openapi::api::{apps::v1 as apps, core::v1 as core};
+        match self {
+            Self::Service => ApiResource::erase::<core::Service>(&()),
+            Self::ServiceAccount => ApiResource::erase::<core::ServiceAccount>(&()),
+            Self::Secret => ApiResource::erase::<core::Secret>(&()),
+            Self::PersistentVolumeClaim => ApiResource::erase::<core::PersistentVolumeClaim>(&()),
+            Self::StatefulSet => ApiResource::erase::<apps::StatefulSet>(&()),
+        }
+    }
+}
+
+/// Why an object is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// There is none.
+    Absent,
+    /// This field is not as it should be.
+    Changed(String),
+}
+
+/// One write.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Op {
+    /// Kind of the object.
+    pub kind: Kind,
+    /// Its name.
+    pub name: String,
+    /// Whether it must not be there yet: what was made by chance is never overwritten by other chance.
+    pub fresh: bool,
+    /// The object.
+    pub object: Value,
+    /// Why.
+    pub why: Why,
+}
+
+/// What follows from one look at a pool.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    /// What to write, in order.
+    pub ops: Vec<Op>,
+    /// How clients reach the pool.
+    pub reach: Reach,
+    /// The certificate that they are shown.
+    pub certificate: CertificateState,
+    /// What keeps the pool from being as declared.
+    pub blockers: Vec<Blocker>,
+    /// When to look again even if nothing happens.
+    pub wake: Option<Duration>,
+}
+
+/// Decides what to write.
+///
+/// # Errors
+/// If something cannot be built; a retry can help.
+pub fn decide(
+    pool: &ValidatedPool,
+    observed: &Observed,
+    now: Timestamp,
+    entropy: &mut dyn Entropy,
+) -> Result<Decision, Error> {
+    let reach = Reach::find(pool, observed.service.as_ref());
+    let built = build(pool, observed, &reach, now.as_second(), entropy)?;
+    let strangers = strangers(pool, observed);
+    let mut decision =
+        Decision { ops: Vec::new(), reach, certificate: built.certificate, blockers: strangers, wake: None };
+    if !decision.blockers.is_empty() {
+        let passing = decision.blockers.iter().all(|blocker| blocker.reason == Reason::Deleting);
+        decision.wake = passing.then(|| Duration::from_secs(2));
+        return Ok(decision);
+    }
+    let mut desired = built.desired;
+    decision.blockers = built.blockers;
+    decision.wake = patience(observed, &decision.reach, now);
+    if decision.wake.is_some() || decision.blockers.iter().any(Blocker::holds_front_end) {
+        desired.front_end = None;
+    }
+    decision.ops = ops(desired, observed)?;
+    Ok(decision)
+}
+
+/// How long the first start still waits for an address.
+fn patience(observed: &Observed, reach: &Reach, now: Timestamp) -> Option<Duration> {
+    if observed.front_end.is_some() || reach.complete {
+        return None;
+    }
+    let age = match &observed.service {
+        Some(Service { metadata, .. }) => now.as_second() - created(metadata)?,
+        None => 0,
+    };
+    let rest = ADDRESS_PATIENCE_SECONDS - age;
+    // an age below zero is another clock's; it must not make us wait for ever
+    (rest > 0 && age >= -ADDRESS_PATIENCE_SECONDS).then(|| Duration::from_secs(rest.unsigned_abs()))
+}
+
+/// The writes, in the order of [`Desired`]. Taken apart without `..`: a new object that nobody writes does not compile.
+fn ops(desired: Desired, observed: &Observed) -> Result<Vec<Op>, Error> {
+    let Desired { service, service_account, keys, authority, certificate, config, claim, front_end } = desired;
+    let mut ops = Vec::new();
+    let mut put = |op: Option<Op>| ops.extend(op);
+    put(op(Kind::Service, service, observed.service.as_ref(), false)?);
+    put(op(Kind::ServiceAccount, service_account, observed.service_account.as_ref(), false)?);
+    put(op(Kind::Secret, keys, observed.keys.as_ref(), true)?);
+    put(op(Kind::Secret, authority, observed.authority.as_ref(), true)?);
+    put(op(Kind::Secret, certificate, observed.certificate.as_ref(), false)?);
+    put(op(Kind::Secret, config, observed.config.as_ref(), false)?);
+    put(op(Kind::PersistentVolumeClaim, claim, observed.claim.as_ref(), false)?);
+    put(op(Kind::StatefulSet, front_end, observed.front_end.as_ref(), false)?);
+    Ok(ops)
+}
+
+fn op<K>(kind: Kind, desired: Option<K>, live: Option<&K>, chance: bool) -> Result<Option<Op>, Error>
+where
+    K: Resource + Serialize,
+{
+    let Some(desired) = desired else { return Ok(None) };
+    let object = serde_json::to_value(&desired)?;
+    let why = match live {
+        None => Why::Absent,
+        Some(live) => match difference(&object, &serde_json::to_value(live)?, MANAGER) {
+            Some(path) => Why::Changed(path),
+            None => return Ok(None),
+        },
+    };
+    let name = desired.meta().name.clone().unwrap_or_default();
+    Ok(Some(Op { kind, name, fresh: chance && why == Why::Absent, object, why }))
+}
+
+/// Objects of our names that are not ours to write: a pool with such an object is left alone.
+fn strangers(pool: &ValidatedPool, observed: &Observed) -> Vec<Blocker> {
+    let self_managed = pool.tls == TlsSource::SelfManaged;
+    let secret =
+        |secret: &Option<k8s_openapi::api::core::v1::Secret>| secret.as_ref().map(|secret| secret.metadata.clone());
+    let owned = [
+        (Kind::Service, observed.service.as_ref().map(|object| object.metadata.clone())),
+        (Kind::ServiceAccount, observed.service_account.as_ref().map(|object| object.metadata.clone())),
+        (Kind::Secret, secret(&observed.keys)),
+        (Kind::Secret, secret(&observed.certificate).filter(|_| self_managed)),
+        (Kind::Secret, secret(&observed.config)),
+        (Kind::StatefulSet, observed.front_end.as_ref().map(|object| object.metadata.clone())),
+    ];
+    let kept = [
+        (Kind::Secret, secret(&observed.authority).filter(|_| self_managed)),
+        (Kind::PersistentVolumeClaim, observed.claim.as_ref().map(|object| object.metadata.clone())),
+    ];
+    let owned = owned.into_iter().filter_map(|(kind, metadata)| stranger(pool, kind, &metadata?, false));
+    let kept = kept.into_iter().filter_map(|(kind, metadata)| stranger(pool, kind, &metadata?, true));
+    owned.chain(kept).collect()
+}
+
+fn stranger(pool: &ValidatedPool, kind: Kind, metadata: &ObjectMeta, kept: bool) -> Option<Blocker> {
+    let (kind, name) = (kind.as_str(), metadata.name.as_deref().unwrap_or_default());
+    let deleting =
+        |why: &str| Some(Blocker::new(Reason::Deleting, format!("{kind} {name} {why} and is still being deleted")));
+    let taken = |why: String| Some(Blocker::new(Reason::NameTaken, format!("{kind} {name} {why}")));
+    if metadata.deletion_timestamp.is_some() {
+        return deleting("was deleted");
+    }
+    let owner = metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
+    let labels = metadata.labels.clone().unwrap_or_default();
+    match owner {
+        Some(owner) if owner.uid == pool.uid => None,
+        Some(owner) if owner.kind == CommunicationsPool::kind(&()) && owner.name == pool.names.pool() => {
+            deleting("belongs to an earlier pool of this name")
+        }
+        Some(owner) => {
+            taken(format!("belongs to {} {}; delete it, or name the pool otherwise", owner.kind, owner.name))
+        }
+        None if kept && labels.get(KEPT_FOR).map(String::as_str) == Some(pool.names.pool()) => None,
+        None if kept => taken(format!(
+            "exists and was not kept for this pool; label it {KEPT_FOR}={} to give it to the pool, or delete it",
+            pool.names.pool()
+        )),
+        None if pool_of(&labels) == Some(pool.names.pool()) => None,
+        None => taken("exists and was not made by this operator; delete it, or name the pool otherwise".into()),
+    }
+}

@@ -1,0 +1,111 @@
+//! When to look: watches of pools and of their objects, by metadata only, turned into passes over pools.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount};
+use kube::api::{Api, PartialObjectMeta};
+use kube::core::{NamespaceResourceScope, ObjectMeta};
+use kube::runtime::controller::{Config, Controller, Error as ControllerError};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::watcher;
+use kube::{Client, Resource};
+use serde::de::DeserializeOwned;
+
+use crate::controller::{Context, PoolMeta, after_failure, reconcile};
+use crate::crd::CommunicationsPool;
+use crate::names::{KEPT_FOR, MANAGED_SELECTOR, pool_of};
+
+/// Events of one pool within this time lead to one pass.
+const DEBOUNCE: Duration = Duration::from_millis(100);
+/// Passes at a time.
+const CONCURRENCY: u16 = 8;
+
+/// Pools of one namespace, or of all.
+#[derive(Clone, Debug, Default)]
+pub struct Scope {
+    /// The namespace; `None` for all.
+    pub namespace: Option<String>,
+}
+
+impl Scope {
+    fn api<K>(&self, client: &Client) -> Api<PartialObjectMeta<K>>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        match &self.namespace {
+            Some(namespace) => Api::namespaced(client.clone(), namespace),
+            None => Api::all(client.clone()),
+        }
+    }
+}
+
+/// Watches and reconciles until `shutdown` ends; passes under way are finished. `started` gets the list of pools that
+/// tells when they were all seen.
+pub async fn run(
+    client: Client,
+    scope: Scope,
+    context: Arc<Context>,
+    shutdown: impl Future<Output = ()> + Send + Sync + 'static,
+    started: impl FnOnce(Store<PoolMeta>),
+) {
+    let controller = controller(&client, &scope, &context).graceful_shutdown_on(shutdown);
+    started(controller.store());
+    let forgetful = context.clone();
+    controller
+        .run(reconcile, after_failure, context)
+        .for_each(|result| {
+            match result {
+                Err(ControllerError::ObjectNotFound(gone)) => {
+                    let namespace = gone.namespace.clone().unwrap_or_default();
+                    forgetful.forget(&ObjectRef::new(&gone.name).within(&namespace));
+                }
+                Err(ControllerError::QueueError(error)) => tracing::warn!(%error, "watch failed; it is begun anew"),
+                Err(error @ ControllerError::RunnerError(_)) => tracing::error!(%error, "no more passes"),
+                // told by `after_failure`
+                Err(ControllerError::ReconcilerFailed(..)) | Ok(_) => {}
+            }
+            std::future::ready(())
+        })
+        .await;
+}
+
+fn controller(client: &Client, scope: &Scope, context: &Arc<Context>) -> Controller<PoolMeta> {
+    let controller = Controller::new(scope.api::<CommunicationsPool>(client), watcher::Config::default())
+        .with_config(Config::default().debounce(DEBOUNCE).concurrency(CONCURRENCY));
+    let controller = watch::<Service>(controller, client, scope);
+    let controller = watch::<ServiceAccount>(controller, client, scope);
+    let controller = watch::<PersistentVolumeClaim>(controller, client, scope);
+    let controller = watch::<StatefulSet>(controller, client, scope);
+    let controller = watch::<Pod>(controller, client, scope);
+    let context = context.clone();
+    // all Secrets, for those that users keep: their metadata passes by and is not stored
+    controller.watches(scope.api::<Secret>(client), watcher::Config::default(), move |secret| {
+        let (namespace, name) = (secret.metadata.namespace.clone(), secret.metadata.name.clone());
+        let given = context.pools_given(&namespace.unwrap_or_default(), &name.unwrap_or_default());
+        given.into_iter().chain(pool_behind(&secret.metadata))
+    })
+}
+
+fn watch<K>(controller: Controller<PoolMeta>, client: &Client, scope: &Scope) -> Controller<PoolMeta>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let ours = watcher::Config::default().labels(MANAGED_SELECTOR);
+    controller.watches(scope.api::<K>(client), ours, |object| pool_behind(&object.metadata))
+}
+
+/// The pool that an object was made for, as far as what is left of labels and owners tells.
+fn pool_behind(metadata: &ObjectMeta) -> Option<ObjectRef<PoolMeta>> {
+    let labels = metadata.labels.as_ref();
+    let owner = || {
+        let mut owners = metadata.owner_references.iter().flatten();
+        owners.find(|owner| owner.kind == CommunicationsPool::kind(&())).map(|owner| owner.name.as_str())
+    };
+    let kept = || labels?.get(KEPT_FOR).map(String::as_str);
+    let pool = labels.and_then(pool_of).or_else(owner).or_else(kept)?;
+    Some(ObjectRef::new(pool).within(metadata.namespace.as_deref()?))
+}
