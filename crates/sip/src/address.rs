@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use memchr::memchr2;
 
-use crate::chars::{is_address_char, is_lws, trim, trim_start};
+use crate::chars::{is_address_char, is_lws, split_at, split_once, trim, trim_start};
 use crate::params::{Params, closing_quote};
 use crate::uri::{Uri, UriError};
 use crate::values::{number, saturating_seconds, unquote};
@@ -37,9 +37,9 @@ impl<'a> NameAddr<'a> {
                 .ok_or("an address in angle brackets must follow the display name")?;
             return Self::bracketed(Some(display), rest);
         }
-        match text.split_once('<') {
+        match split_once(text, b'<') {
             // A `<` after a `;` belongs to a parameter, not to the address.
-            Some((display, rest)) if !display.contains(';') => {
+            Some((display, rest)) if !display.as_bytes().contains(&b';') => {
                 let display = trim(display);
                 check_display(display)?;
                 Self::bracketed((!display.is_empty()).then_some(display), rest)
@@ -49,13 +49,13 @@ impl<'a> NameAddr<'a> {
     }
 
     fn bracketed(display: Option<&'a str>, rest: &'a str) -> Result<Self, &'static str> {
-        let (uri, params) = rest.split_once('>').ok_or("the angle bracket of the address is not closed")?;
+        let (uri, params) = split_once(rest, b'>').ok_or("the angle bracket of the address is not closed")?;
         check_uri(uri)?;
         Ok(Self { display, uri, params: Params::parse(params)? })
     }
 
     fn bare(text: &'a str) -> Result<Self, &'static str> {
-        let (uri, params) = text.split_at_checked(text.find(';').unwrap_or(text.len())).unwrap_or((text, ""));
+        let (uri, params) = split_at(text, b';');
         let uri = trim(uri);
         if memchr2(b'?', b',', uri.as_bytes()).is_some() {
             return Err("an address with ? or , must stand in angle brackets");
@@ -122,7 +122,7 @@ fn check_uri(uri: &str) -> Result<(), &'static str> {
     if !uri.bytes().all(is_address_char) {
         return Err("white space, quotes or brackets inside the address");
     }
-    match uri.split_once(':') {
+    match split_once(uri, b':') {
         Some((scheme, rest)) if !scheme.is_empty() && !rest.is_empty() => Ok(()),
         _ => Err("the address must be a URI"),
     }

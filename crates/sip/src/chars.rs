@@ -119,6 +119,18 @@ pub(crate) fn trim_end(text: &str) -> &str {
     text.get(..to).unwrap_or_default()
 }
 
+/// `text` before and after the first `separator`; both without it.
+pub(crate) fn split_once(text: &str, separator: u8) -> Option<(&str, &str)> {
+    let at = memchr::memchr(separator, text.as_bytes())?;
+    Some((text.get(..at)?, text.get(at + 1..)?))
+}
+
+/// `text` before the first `separator`, and from it on; the latter is empty without one.
+pub(crate) fn split_at(text: &str, separator: u8) -> (&str, &str) {
+    let at = memchr::memchr(separator, text.as_bytes()).unwrap_or(text.len());
+    text.split_at_checked(at).unwrap_or((text, ""))
+}
+
 /// `octets` without white space and folding at both ends.
 pub(crate) fn trim_octets(mut octets: &[u8]) -> &[u8] {
     while let [first, rest @ ..] = octets

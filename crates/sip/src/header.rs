@@ -145,7 +145,8 @@ impl HeaderName {
         while let Some((header, known)) = TABLE.get(at)
             && !known.is_empty()
         {
-            if known.as_bytes().eq_ignore_ascii_case(name) {
+            // Nearly everybody writes names as the registry does.
+            if known.as_bytes() == name || known.as_bytes().eq_ignore_ascii_case(name) {
                 return *header;
             }
             at = (at + 1) % SLOTS;

@@ -3,6 +3,7 @@
 use std::net::Ipv6Addr;
 
 use crate::chars::{is_host_char, trim_end, trim_start};
+use crate::values::number;
 
 /// Splits `host[:port]` after checking both; the host keeps its brackets.
 ///
@@ -11,7 +12,7 @@ use crate::chars::{is_host_char, trim_end, trim_start};
 pub(crate) fn host_and_port(text: &str) -> Result<(&str, Option<u16>), &'static str> {
     let end = match text.strip_prefix('[') {
         Some(inner) => 2 + inner.find(']').ok_or("the bracket of an IPv6 address is not closed")?,
-        None => text.find(':').unwrap_or(text.len()),
+        None => memchr::memchr(b':', text.as_bytes()).unwrap_or(text.len()),
     };
     let (host, port) = text.split_at_checked(end).ok_or("a malformed host")?;
     let host = trim_end(host);
@@ -23,10 +24,8 @@ pub(crate) fn host_and_port(text: &str) -> Result<(&str, Option<u16>), &'static 
         return Ok((host, None));
     }
     let digits = trim_start(port.strip_prefix(':').ok_or("text after the host")?);
-    // `parse` alone would take a sign.
-    let numeric = digits.bytes().all(|octet| octet.is_ascii_digit());
-    let port = digits.parse().ok().filter(|_| numeric).ok_or("a port must be a number up to 65535")?;
-    Ok((host, Some(port)))
+    let port = number(digits.as_bytes(), u32::from(u16::MAX)).and_then(|port| u16::try_from(port).ok());
+    Ok((host, Some(port.ok_or("a port must be a number up to 65535")?)))
 }
 
 fn is_host(host: &str) -> bool {

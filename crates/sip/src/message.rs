@@ -258,7 +258,7 @@ impl Message {
     }
 }
 
-const NOT_UTF8: &str = "not UTF-8";
+pub(crate) const NOT_UTF8: &str = "not UTF-8";
 
 /// The value of the single Content-Length row; `None` without one.
 fn body_length(octets: &[u8], rows: &[Row]) -> Result<Option<usize>, (u16, &'static str)> {

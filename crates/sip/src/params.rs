@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use memchr::{memchr, memchr2};
+use memchr::memchr2;
 
 use crate::chars::{is_token, is_value_char, trim};
 use crate::values::unquote;
@@ -37,13 +37,13 @@ impl<'a> Params<'a> {
     /// Names what is wrong: an empty parameter, a name that is no token, a value with a separator in it, an unclosed quote.
     pub fn parse(text: &'a str) -> Result<Self, &'static str> {
         let text = trim(text);
-        if !text.is_empty() && !text.starts_with(';') {
-            return Err("a parameter must follow a semicolon");
+        let mut rest = text;
+        while let Some(after) = rest.strip_prefix(';') {
+            let param;
+            (param, rest) = take(after);
+            check(&param)?;
         }
-        for piece in pieces(text) {
-            check(piece)?;
-        }
-        Ok(Self { text })
+        if rest.is_empty() { Ok(Self { text }) } else { Err("a parameter must follow a semicolon") }
     }
 
     /// Parameters that the caller has checked by a grammar without quotes and white space.
@@ -53,7 +53,12 @@ impl<'a> Params<'a> {
 
     /// The parameters in order.
     pub fn iter(&self) -> impl Iterator<Item = Param<'a>> + use<'a> {
-        pieces(self.text).map(split)
+        let mut rest = self.text;
+        std::iter::from_fn(move || {
+            let param;
+            (param, rest) = take(rest.strip_prefix(';')?);
+            Some(param)
+        })
     }
 
     /// The first parameter of that name: absent, without a value, or with its value as written.
@@ -67,43 +72,37 @@ impl<'a> Params<'a> {
     }
 }
 
-/// The text between semicolons that stand outside quotes. An unclosed quote runs to the end and fails the check there.
-fn pieces(text: &str) -> impl Iterator<Item = &str> {
-    let mut rest = text.strip_prefix(';');
-    std::iter::from_fn(move || {
-        let text = rest?;
-        let end = semicolon(text.as_bytes());
-        let piece = text.get(..end).unwrap_or(text);
-        rest = text.get(end + 1..);
-        Some(piece)
-    })
+/// The parameter that `text` begins with, unchecked, and the rest from its semicolon on. An unclosed quote runs to the end and fails the
+/// check there.
+fn take(text: &str) -> (Param<'_>, &str) {
+    let octets = text.as_bytes();
+    let mut end = octets.iter().position(|octet| matches!(octet, b';' | b'=')).unwrap_or(octets.len());
+    let name = trim(text.get(..end).unwrap_or_default());
+    if octets.get(end) != Some(&b'=') {
+        return (Param { name, value: None }, text.get(end..).unwrap_or_default());
+    }
+    let begin = end + 1;
+    end = semicolon(octets, begin);
+    let value = trim(text.get(begin..end).unwrap_or_default());
+    (Param { name, value: Some(value) }, text.get(end..).unwrap_or_default())
 }
 
-/// Where the first semicolon outside quotes stands, or the length.
-fn semicolon(octets: &[u8]) -> usize {
-    let mut from = 0;
-    while let Some(rest) = octets.get(from..) {
-        let Some(found) = memchr2(b';', b'"', rest) else { break };
-        if rest.get(found) == Some(&b';') {
-            return from + found;
-        }
-        match rest.get(found + 1..).and_then(closing_quote) {
-            Some(closing) => from += found + closing + 2,
-            None => break,
+/// Where the first semicolon from `from` on stands outside quotes, or the length.
+fn semicolon(octets: &[u8], mut from: usize) -> usize {
+    while let Some(octet) = octets.get(from) {
+        match octet {
+            b';' => return from,
+            b'"' => match octets.get(from + 1..).and_then(closing_quote) {
+                Some(closing) => from += closing + 2,
+                None => return octets.len(),
+            },
+            _ => from += 1,
         }
     }
     octets.len()
 }
 
-fn split(piece: &str) -> Param<'_> {
-    match memchr(b'=', piece.as_bytes()).and_then(|equals| piece.split_at_checked(equals)) {
-        Some((name, value)) => Param { name: trim(name), value: Some(trim(value.get(1..).unwrap_or_default())) },
-        None => Param { name: trim(piece), value: None },
-    }
-}
-
-fn check(piece: &str) -> Result<(), &'static str> {
-    let param = split(piece);
+fn check(param: &Param<'_>) -> Result<(), &'static str> {
     if !is_token(param.name.as_bytes()) {
         return Err("the name of a parameter must be a token");
     }

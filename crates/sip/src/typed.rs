@@ -1,11 +1,11 @@
 //! Typed views of the headers every element reads.
 
 use crate::address::{Contacts, NameAddr};
-use crate::chars::is_lws;
+use crate::chars::{is_lws, trim};
 use crate::header::{HeaderError, HeaderName};
-use crate::message::Message;
+use crate::message::{Message, NOT_UTF8};
 use crate::method::Method;
-use crate::values::{Event, number, word};
+use crate::values::{Event, list_members, member_end, number, word};
 use crate::via::Via;
 
 /// The largest sequence number (RFC 3261 §8.1.1.5).
@@ -23,7 +23,9 @@ impl Message {
     /// # Errors
     /// There is none, or it is malformed.
     pub fn top_via(&self) -> Result<Via<'_>, HeaderError> {
-        self.vias().next().unwrap_or(Err(absent(HeaderName::Via)))
+        let row = self.required(HeaderName::Via)?;
+        let top = row.get(..member_end(row.as_bytes())).unwrap_or(row);
+        Via::parse(trim(top)).map_err(at(HeaderName::Via))
     }
 
     /// The From address.
@@ -86,11 +88,14 @@ impl Message {
     pub fn contacts(&self) -> Result<Contacts<'_>, HeaderError> {
         let mut list = Vec::new();
         let mut star = false;
-        for member in self.members(HeaderName::Contact) {
-            match member? {
-                "*" if !star && list.is_empty() => star = true,
-                _ if star => return Err(at(HeaderName::Contact)("* must stand alone")),
-                text => list.push(NameAddr::parse(text).map_err(at(HeaderName::Contact))?),
+        let wrong = at(HeaderName::Contact);
+        for row in self.rows(HeaderName::Contact) {
+            for member in list_members(row) {
+                match std::str::from_utf8(member).map_err(|_| wrong(NOT_UTF8))? {
+                    "*" if !star && list.is_empty() => star = true,
+                    _ if star => return Err(wrong("* must stand alone")),
+                    text => list.push(NameAddr::parse(text).map_err(&wrong)?),
+                }
             }
         }
         Ok(match (star, list.is_empty()) {

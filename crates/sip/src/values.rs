@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 
-use crate::chars::{is_lws, is_token, trim, trim_octets};
-use crate::params::Params;
+use memchr::{memchr, memchr2, memchr3};
+
+use crate::chars::{is_lws, is_token, split_at, trim, trim_octets};
+use crate::params::{Params, closing_quote};
 
 /// The value of an Event header (RFC 6665 §8.2.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +22,7 @@ impl<'a> Event<'a> {
     /// # Errors
     /// The package is no token, or a parameter is malformed.
     pub fn parse(value: &'a str) -> Result<Self, &'static str> {
-        let (package, params) = value.split_at_checked(value.find(';').unwrap_or(value.len())).unwrap_or((value, ""));
+        let (package, params) = split_at(value, b';');
         let package = trim(package);
         if !is_token(package.as_bytes()) {
             return Err("the event package must be a token");
@@ -47,22 +49,19 @@ pub(crate) fn list_members(row: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// Where the first member of a comma list ends: at its comma, or at the end of the row.
 pub(crate) fn member_end(row: &[u8]) -> usize {
-    // Most rows hold one value: one fast search tells so.
-    if memchr::memchr(b',', row).is_none() {
-        return row.len();
-    }
-    let mut quoted = false;
-    let mut escaped = false;
-    let mut bracketed = false;
-    for (at, octet) in row.iter().copied().enumerate() {
-        match octet {
-            _ if escaped => escaped = false,
-            b'\\' if quoted => escaped = true,
-            b'"' if !bracketed => quoted = !quoted,
-            b'<' if !quoted => bracketed = true,
-            b'>' if !quoted => bracketed = false,
-            b',' if !quoted && !bracketed => return at,
-            _ => {}
+    let mut from = 0;
+    while let Some(rest) = row.get(from..)
+        && let Some(found) = memchr3(b',', b'"', b'<', rest)
+    {
+        let inner = rest.get(found + 1..).unwrap_or_default();
+        let closing = match rest.get(found) {
+            Some(b'"') => closing_quote(inner),
+            Some(b'<') => memchr(b'>', inner),
+            _ => return from + found,
+        };
+        match closing {
+            Some(closing) => from += found + closing + 2,
+            None => break,
         }
     }
     row.len()
@@ -75,7 +74,7 @@ pub(crate) fn unfold(value: &[u8]) -> Option<Cow<'_, str>> {
 }
 
 fn unfold_text(text: &str) -> Cow<'_, str> {
-    if memchr::memchr2(b'\r', b'\n', text.as_bytes()).is_none() {
+    if memchr2(b'\r', b'\n', text.as_bytes()).is_none() {
         return Cow::Borrowed(text);
     }
     let mut unfolded = String::with_capacity(text.len());

@@ -1,6 +1,6 @@
 //! The Via header (RFC 3261 §20.42), with `rport` of RFC 3581.
 
-use crate::chars::{is_token, trim, trim_start};
+use crate::chars::{is_token, split_at, split_once, trim, trim_start};
 use crate::host::host_and_port;
 use crate::params::Params;
 use crate::values::word;
@@ -36,13 +36,11 @@ impl<'a> Via<'a> {
     /// # Errors
     /// Names what is wrong: protocol, sent-by or a parameter.
     pub fn parse(text: &'a str) -> Result<Self, &'static str> {
-        let (name, rest) = text.split_once('/').ok_or("the protocol must be SIP/2.0/transport")?;
-        let (version, rest) = rest.split_once('/').ok_or("the protocol must be SIP/2.0/transport")?;
-        let (transport, rest) = word(trim_start(rest));
-        if ![trim(name), trim(version), transport].iter().all(|part| is_token(part.as_bytes())) {
-            return Err("the protocol must be SIP/2.0/transport");
+        let (transport, rest) = word(trim_start(after_protocol(text).ok_or(PROTOCOL)?));
+        if !is_token(transport.as_bytes()) {
+            return Err(PROTOCOL);
         }
-        let (sent_by, params) = rest.split_at_checked(rest.find(';').unwrap_or(rest.len())).unwrap_or((rest, ""));
+        let (sent_by, params) = split_at(rest, b';');
         let sent_by = trim(sent_by);
         let (host, port) = host_and_port(sent_by)?;
         Ok(Self { transport, host, port, params: Params::parse(params)?, sent_by })
@@ -71,6 +69,18 @@ impl<'a> Via<'a> {
     pub fn sent_by(&self) -> &'a str {
         self.sent_by
     }
+}
+
+const PROTOCOL: &str = "the protocol must be SIP/2.0/transport";
+
+/// What follows the name and version of the protocol, which may have white space around their slashes and be others than ours.
+fn after_protocol(text: &str) -> Option<&str> {
+    if let Some(rest) = text.strip_prefix("SIP/2.0/") {
+        return Some(rest);
+    }
+    let (name, rest) = split_once(text, b'/')?;
+    let (version, rest) = split_once(rest, b'/')?;
+    (is_token(trim(name).as_bytes()) && is_token(trim(version).as_bytes())).then_some(rest)
 }
 
 #[cfg(test)]
