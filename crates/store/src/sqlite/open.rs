@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::{DATABASE_FILE, migrate};
 use crate::error::StoreError;
@@ -111,9 +111,22 @@ pub(super) fn verify(connection: &Connection, folder: &Path, whole: bool) -> Res
     if verdict == "ok" {
         return Ok(());
     }
-    Err(StoreError::Unavailable(format!("{} is damaged ({verdict}); restore it from a backup", file.display())))
+    let text = format!("{}: {verdict}; the file is damaged: restore it from a backup", file.display());
+    Err(StoreError::Unavailable(text))
+}
+
+/// What a failure of SQLite means to an operator.
+pub(super) fn explain(error: &rusqlite::Error) -> String {
+    let mend = match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => "the file is damaged: restore it from a backup",
+        Some(ErrorCode::DiskFull) => "free some space",
+        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => "check owner and mode",
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => "another process has been writing for too long",
+        _ => return error.to_string(),
+    };
+    format!("{error}; {mend}")
 }
 
 pub(super) fn unavailable(file: &Path, error: &rusqlite::Error) -> StoreError {
-    StoreError::Unavailable(format!("{}: {error}", file.display()))
+    StoreError::Unavailable(format!("{}: {}", file.display(), explain(error)))
 }

@@ -3,6 +3,7 @@
 use rusqlite::Connection;
 
 use super::lane::{Attendance, Job, Lane};
+use super::open::explain;
 use super::tables::Transaction;
 use crate::clock::Clock;
 use crate::engine;
@@ -83,5 +84,5 @@ impl Reader {
 }
 
 fn unavailable(error: &rusqlite::Error) -> StoreError {
-    StoreError::Unavailable(error.to_string())
+    StoreError::Unavailable(explain(error))
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use rusqlite::{Connection, ErrorCode};
 
 use super::lane::{Attendance, Lane};
+use super::open::explain;
 use super::tables::Transaction;
 use crate::clock::Clock;
 use crate::engine;
@@ -65,9 +66,8 @@ impl Writer {
 
     fn judge(&mut self, failure: &Failure) -> StoreError {
         let (cause, error) = match failure {
-            Failure::Row(cause) => (cause, StoreError::Unavailable(cause.to_string())),
-            Failure::Before(cause) => (cause, StoreError::Unavailable(cause.to_string())),
-            Failure::Commit(cause) => (cause, StoreError::Unknown(cause.to_string())),
+            Failure::Row(cause) | Failure::Before(cause) => (cause, StoreError::Unavailable(explain(cause))),
+            Failure::Commit(cause) => (cause, StoreError::Unknown(explain(cause))),
         };
         self.failed |= !matches!(failure, Failure::Row(_));
         tracing::warn!(%cause, "a transaction of the store failed");

@@ -2,7 +2,7 @@
 
 use commpool_model::ids::{EndpointId, Key128, Origin};
 use commpool_store::ops::accounts::State;
-use commpool_store::ops::register::{Change, Contacts, Reply, Unregister, Unregistered};
+use commpool_store::ops::register::{Binding, Change, Contacts, Reply, Unregister, Unregistered};
 
 use crate::bench::{Registration, binding, contract, flow, ids};
 
@@ -53,6 +53,20 @@ contract! {
         assert_eq!(again.bindings[0].flow, request.0.flow, "a copy by another way moves nothing");
         assert_eq!(again.bindings[0].expires_ms, 3_590_000);
         assert_eq!(again.touched[0].endpoint, first.touched[0].endpoint);
+    }
+
+    fn a_late_copy_does_not_undo_what_came_since(b) {
+        let (fe, alice) = (b.start(true), b.add("alice"));
+        b.register(&Registration::new(alice, fe, 2));
+        let swap = vec![binding(1), Binding { expires: 0, ..binding(2) }];
+        let request = Registration::new(alice, fe, 1).contacts(Contacts::Each(swap));
+        assert_eq!(b.register(&request).bindings.len(), 1);
+        b.register(&Registration::new(alice, fe, 2).call("anew"));
+        let copy = b.register(&request);
+        assert!(copy.replay && copy.change.is_none());
+        assert_eq!(copy.bindings.len(), 2);
+        let how: Vec<Change> = copy.touched.iter().map(|touched| touched.how).collect();
+        assert_eq!(how, [Change::Refreshed, Change::Removed]);
     }
 
     fn an_older_request_of_the_same_call_is_stale(b) {
@@ -131,7 +145,7 @@ contract! {
         }
         assert_eq!(b.ask(Registration::new(alice, fe, 11).0), Reply::TooMany);
         assert_eq!(b.endpoints("alice").len(), 10);
-        let swap = vec![commpool_store::ops::register::Binding { expires: 0, ..binding(10) }, binding(11)];
+        let swap = vec![Binding { expires: 0, ..binding(10) }, binding(11)];
         let done = b.register(&Registration::new(alice, fe, 10).cseq(2).contacts(Contacts::Each(swap)));
         assert_eq!(done.bindings.len(), 10, "what goes makes room for what comes");
         b.pass(3601);

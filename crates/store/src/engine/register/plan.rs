@@ -52,15 +52,14 @@ pub(super) fn plan(request: &Request, rows: &[EndpointRow], lives: &Lives, now: 
         shows: false,
         written: BTreeSet::new(),
     };
-    let mut planner = Planner { request, lives, now, plan, replayed: 0 };
+    let mut planner = Planner { request, lives, now, plan };
     match &request.contacts {
         Contacts::Query => {}
         Contacts::RemoveAll => planner.remove_all()?,
+        Contacts::Each(bindings) if planner.carried_out() => planner.replay(bindings),
         Contacts::Each(bindings) => {
             bindings.iter().try_for_each(|binding| planner.contact(binding))?;
             planner.make_room()?;
-            let wanted = bindings.iter().filter(|binding| binding.expires > 0).count();
-            planner.plan.replay = wanted > 0 && planner.replayed == wanted;
         }
     }
     let mut plan = planner.plan;
@@ -73,7 +72,6 @@ struct Planner<'a> {
     lives: &'a Lives,
     now: Micros,
     plan: Plan,
-    replayed: usize,
 }
 
 impl Planner<'_> {
@@ -92,10 +90,21 @@ impl Planner<'_> {
         if stale && !ours && self.life(row) != Life::Expired { Err(Refusal::Stale) } else { Ok(()) }
     }
 
-    /// Whether this very transaction made the row what it is.
-    fn carried_out(&self, row: &EndpointRow) -> bool {
-        let before = row.origin == self.request.origin && !self.plan.written.contains(&row.id);
-        before && self.life(row) != Life::Expired
+    /// Whether this very transaction was carried out before: then all of it was, and a late copy must not undo what has
+    /// come since. One that only removed leaves no trace, and its copy finds nothing.
+    fn carried_out(&self) -> bool {
+        let made = |row: &EndpointRow| row.origin == self.request.origin && self.life(row) != Life::Expired;
+        self.plan.rows.iter().any(made)
+    }
+
+    fn replay(&mut self, bindings: &[Binding]) {
+        let touched = bindings.iter().map(|binding| {
+            let endpoint = self.find(binding).map(|row| row.id).filter(|_| binding.expires > 0);
+            let how = if endpoint.is_some() { Change::Refreshed } else { Change::Removed };
+            Touched { endpoint, how, previous: None }
+        });
+        self.plan.touched = touched.collect();
+        self.plan.replay = true;
     }
 
     fn remove_all(&mut self) -> Result<(), Refusal> {
@@ -111,11 +120,6 @@ impl Planner<'_> {
     fn contact(&mut self, binding: &Binding) -> Result<(), Refusal> {
         let found = self.find(binding).cloned();
         if let Some(row) = &found {
-            if self.carried_out(row) {
-                self.replayed += 1;
-                self.plan.touched.push(Touched { endpoint: Some(row.id), how: Change::Refreshed, previous: None });
-                return Ok(());
-            }
             self.check_order(row)?;
         }
         let touched = match found {

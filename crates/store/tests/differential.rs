@@ -1,0 +1,363 @@
+//! Random histories: Memory and SQLite answer alike, and what they answer keeps to the invariants.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+
+use commpool_model::config::DigestAlgorithm;
+use commpool_model::ids::{EndpointId, Incarnation, Key128, Micros, Origin, UserId, UserRef, Version};
+use commpool_model::presence::{Availability, Facts, Source, State};
+use commpool_store::ops::register::{Binding, Contacts, Reply as Registered};
+use commpool_store::ops::{
+    Class, FlowRef, Operation, Outcome, PresenceChange, Transport, accounts, credentials, endpoints, front_ends,
+    presence, register, route, subscribe,
+};
+use commpool_store::{Memory, SqliteOptions, Store};
+use proptest::prelude::*;
+use proptest::sample::select;
+
+const NAMES: [&str; 3] = ["alice", "bob", "carol"];
+
+#[derive(Clone, Debug)]
+enum Step {
+    Pass(u64),
+    Back(u64),
+    /// Writes that are handed over together.
+    Batch(Vec<Operation>),
+    Read(Box<Operation>),
+}
+
+fn address() -> impl Strategy<Value = String> {
+    select(&NAMES[..]).prop_map(|name| format!("{name}@example.com"))
+}
+
+/// Mostly users that exist.
+fn user() -> impl Strategy<Value = UserRef> {
+    (1..=4_u64).prop_map(UserRef::local)
+}
+
+fn fe() -> impl Strategy<Value = Incarnation> {
+    (1..=3_u32).prop_map(Incarnation)
+}
+
+fn key() -> impl Strategy<Value = Key128> {
+    // The first three octets make the endpoint id: two keys clash.
+    select(vec![[1, 1, 1, 1], [1, 1, 1, 2], [2, 2, 2, 2], [3, 3, 3, 3], [4, 4, 4, 4]])
+        .prop_map(|part: [u8; 4]| Key128(part.repeat(4).try_into().unwrap()))
+}
+
+fn small() -> impl Strategy<Value = u8> {
+    1..=6_u8
+}
+
+fn flow() -> impl Strategy<Value = FlowRef> {
+    let transport = select(vec![Transport::Udp, Transport::Tcp, Transport::Tls]);
+    (fe(), 1..=4_u32, transport).prop_map(|(fe, serial, transport)| FlowRef {
+        fe,
+        serial,
+        transport,
+        remote: format!("192.0.2.{serial}:5060"),
+    })
+}
+
+fn endpoint_of(user: UserRef, key: Key128) -> EndpointId {
+    EndpointId::new(user.id, key, 0)
+}
+
+fn expires() -> impl Strategy<Value = u32> {
+    select(vec![0, 10, 60, 3600])
+}
+
+fn binding() -> impl Strategy<Value = Binding> {
+    let instance = proptest::option::of(select(vec!["urn:uuid:1", "urn:uuid:2"]));
+    let reg_id = proptest::option::weighted(0.3, 1..=2_u32);
+    (key(), 0..=1000_u16, proptest::collection::vec("<sip:[a-c]{1,3};lr>", 0..3), instance, reg_id, expires()).prop_map(
+        |(key, q, path, instance, reg_id, expires)| Binding {
+            key,
+            contact: format!("sip:a@192.0.2.{}", key.0[0]),
+            contact_value: format!("<sip:a@192.0.2.{}>;x=\"ä\"", key.0[0]),
+            q,
+            path,
+            instance: instance.map(str::to_owned),
+            reg_id,
+            expires,
+        },
+    )
+}
+
+fn contacts() -> impl Strategy<Value = Contacts> {
+    prop_oneof![
+        8 => proptest::collection::vec(binding(), 1..4).prop_map(Contacts::Each),
+        1 => Just(Contacts::RemoveAll),
+        1 => Just(Contacts::Query),
+    ]
+}
+
+fn register() -> impl Strategy<Value = Operation> {
+    (user(), small(), small(), 1..=3_u8, flow(), contacts()).prop_map(|(user, origin, cseq, call, flow, contacts)| {
+        register::Request {
+            user,
+            origin: Origin([origin; 16]),
+            call_id: format!("call-{call}"),
+            cseq: u32::from(cseq),
+            flow,
+            agent: "Client".to_owned(),
+            contacts,
+        }
+        .into()
+    })
+}
+
+fn state() -> impl Strategy<Value = State> {
+    use Availability::{Available, Away, Busy, Closed};
+    let activities = proptest::collection::vec(select(vec!["away".to_owned(), "meeting".to_owned()]), 0..3);
+    let source = select(vec![Source::Automatic, Source::Automatic, Source::Manual]);
+    let note = proptest::option::of(select(vec![String::new(), "zwei\nZeilen".to_owned()]));
+    (source, select(vec![Closed, Away, Busy, Available]), activities, note)
+        .prop_map(|(source, availability, activities, note)| State { source, availability, activities, note })
+}
+
+fn publish() -> impl Strategy<Value = Operation> {
+    let set = (expires(), state(), proptest::collection::vec(any::<u8>(), 0..8))
+        .prop_map(|(expires, state, document)| presence::Action::Set { expires, state: Box::new(state), document });
+    let action = prop_oneof![
+        5 => set,
+        2 => expires().prop_map(|expires| presence::Action::Refresh { expires }),
+        1 => Just(presence::Action::Remove),
+    ];
+    let tag = || small().prop_map(|n| Key128([n; 16]));
+    let known = proptest::option::weighted(0.3, key());
+    (user(), flow(), known, proptest::option::of(tag()), tag(), action).prop_map(
+        |(user, flow, known, if_match, tag, action)| {
+            let endpoint = known.map(|key| endpoint_of(user, key));
+            presence::Publish { user, origin: Origin(tag.0), flow, endpoint, if_match, tag, action }.into()
+        },
+    )
+}
+
+fn subscribe() -> impl Strategy<Value = Operation> {
+    let presentities = proptest::collection::vec(address(), 1..3);
+    let held = proptest::collection::vec((user(), Just(Version(0))), 0..2);
+    (user(), fe(), small(), small(), any::<bool>(), presentities, held, expires(), 1..3_u32).prop_map(
+        |(watcher, fe, origin, id, initial, presentities, held, expires, remote_cseq)| {
+            subscribe::Request {
+                watcher,
+                watcher_address: "bob@example.com".to_owned(),
+                origin: Origin([origin; 16]),
+                fe,
+                endpoint: None,
+                sub_id: Key128([id; 16]),
+                initial,
+                kind: subscribe::Kind::Presence,
+                presentities,
+                held,
+                expires,
+                dialog: subscribe::Dialog { remote_cseq, ..subscribe::Dialog::default() },
+            }
+            .into()
+        },
+    )
+}
+
+fn upkeep() -> impl Strategy<Value = Operation> {
+    let flows = proptest::collection::vec((user(), 1..=4_u32), 1..3);
+    let due =
+        (fe(), proptest::collection::vec((user(), key(), small()), 0..6)).prop_map(|(fe, due)| endpoints::Expire {
+            fe,
+            endpoints: due.iter().map(|(user, key, _)| endpoint_of(*user, *key)).collect(),
+            publications: due.iter().map(|(user, _, n)| (*user, Key128([*n; 16]))).collect(),
+            subscriptions: due.iter().map(|(user, _, n)| (*user, Key128([*n; 16]))).collect(),
+        });
+    let of = || proptest::collection::vec((user(), key()), 0..3);
+    prop_oneof![
+        3 => (fe(), flows).prop_map(|(fe, flows)| endpoints::FlowsLost { fe, flows }.into()),
+        3 => (fe(), 1..4_u32).prop_map(|(fe, limit)| endpoints::SweepLost { fe, limit }.into()),
+        3 => due.prop_map(Operation::from),
+        1 => (fe(), user(), proptest::option::of(of())).prop_map(|(fe, user, of)| {
+            let ids = of.map(|of| of.iter().map(|(_, key)| endpoint_of(user, *key)).collect());
+            register::Unregister { fe, user, endpoints: ids }.into()
+        }),
+        1 => (fe(), user(), small()).prop_map(|(fe, user, n)| {
+            subscribe::End { fe, dialogs: vec![(user, Key128([n; 16]))] }.into()
+        }),
+        1 => (fe(), user()).prop_map(|(fe, user)| subscribe::Unwatch { fe, users: vec![user] }.into()),
+    ]
+}
+
+fn front_end() -> impl Strategy<Value = Operation> {
+    use front_ends::State::{Dead, Draining, Serving};
+    prop_oneof![
+        (small(), proptest::bool::weighted(0.3)).prop_map(|(n, alone)| {
+            let text = String::new;
+            let pod = "pod-0".to_owned();
+            front_ends::Start { pod, start_id: [n; 16], address: text(), build: text(), alone }.into()
+        }),
+        (fe(), select(vec![Serving, Serving, Draining, Dead]))
+            .prop_map(|(fe, state)| front_ends::Renew { fe, state }.into()),
+        fe().prop_map(|fe| front_ends::Stop { fe }.into()),
+    ]
+}
+
+fn account() -> impl Strategy<Value = Operation> {
+    use accounts::State::{Disabled, On, Removed};
+    let label = || select(vec!["main".to_owned(), "phone".to_owned()]);
+    let state = proptest::option::of(select(vec![On, On, On, Disabled, Removed]));
+    prop_oneof![
+        2 => address().prop_map(|address| accounts::Put::Add { address, display_name: "Ä".to_owned() }.into()),
+        2 => (address(), state).prop_map(|(address, state)| {
+            accounts::Put::Change { address, state, display_name: Some("B".to_owned()) }.into()
+        }),
+        1 => (address(), label(), any::<bool>()).prop_map(|(address, label, both)| {
+            let verifier = |algorithm| credentials::Verifier { algorithm, realm: "r".to_owned(), ha1: "0".repeat(32) };
+            let mut verifiers = vec![verifier(DigestAlgorithm::Md5)];
+            if both {
+                verifiers.push(verifier(DigestAlgorithm::Sha256));
+            }
+            credentials::Put { address, label, verifiers }.into()
+        }),
+        1 => (address(), label()).prop_map(|(address, label)| credentials::Revoke { address, label }.into()),
+    ]
+}
+
+fn read() -> impl Strategy<Value = Operation> {
+    let after = || proptest::option::of((user(), key()).prop_map(|(user, key)| endpoint_of(user, key)));
+    prop_oneof![
+        (address(), address()).prop_map(|(target, sender)| route::Request { target, sender }.into()),
+        fe().prop_map(|fe| presence::Of { fe, users: (1..=4).map(UserRef::local).collect() }.into()),
+        address().prop_map(|address| credentials::Request { address }.into()),
+        (proptest::option::of(address()), after(), 1..4_u32).prop_map(|(address, after, limit)| endpoints::Find {
+            address,
+            after,
+            limit
+        }
+        .into()),
+        (after(), proptest::option::of((user(), small())), 1..4_u32).prop_map(|(after, publication, limit)| {
+            let after_publication = publication.map(|(user, n)| (user, Key128([n; 16])));
+            endpoints::Timers { after, after_publication, limit }.into()
+        }),
+        (select(vec!["", "AL", "b"]), proptest::option::of(address()), 1..3_u32)
+            .prop_map(|(text, after, limit)| { accounts::Find { text: text.to_owned(), after, limit }.into() }),
+        proptest::option::of(Just(0_u64)).prop_map(|cursor| accounts::ChangedSince { cursor }.into()),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let write = prop_oneof![
+        6 => register(),
+        6 => publish(),
+        3 => subscribe(),
+        4 => upkeep(),
+        1 => front_end(),
+        2 => account(),
+    ];
+    prop_oneof![
+        3 => select(vec![0, 1, 9, 15, 36, 3600]).prop_map(Step::Pass),
+        1 => (1..100_u64).prop_map(Step::Back),
+        12 => proptest::collection::vec(write, 1..5).prop_map(Step::Batch),
+        6 => read().prop_map(|operation| Step::Read(Box::new(operation))),
+    ]
+}
+
+/// Every history begins with users and a front end, so that most of it is carried out.
+fn beginning() -> Vec<Operation> {
+    let add = |name: &str| accounts::Put::Add { address: format!("{name}@example.com"), display_name: String::new() };
+    let start = |n| {
+        let text = String::new;
+        front_ends::Start { pod: "pod-1".to_owned(), start_id: [n; 16], address: text(), build: text(), alone: false }
+    };
+    vec![start(100).into(), start(101).into(), add("alice").into(), add("bob").into()]
+}
+
+struct Pair {
+    memory: Memory,
+    sqlite: Store,
+    clock: Arc<AtomicU64>,
+    _folder: tempfile::TempDir,
+    versions: BTreeMap<UserId, Version>,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(AtomicU64::new(1_800_000_000_000_000));
+        let tell = Arc::clone(&clock);
+        let told: commpool_store::Clock = Arc::new(move || Micros(tell.load(Ordering::SeqCst)));
+        let options = SqliteOptions { readers: 1, check: false, ..SqliteOptions::default() };
+        let sqlite = Store::open_sqlite(folder.path(), &options, told).unwrap();
+        Self { memory: Memory::new(), sqlite, clock, _folder: folder, versions: BTreeMap::new() }
+    }
+
+    fn run(&mut self, batch: Vec<Operation>) -> Result<(), TestCaseError> {
+        let (answer, answers) = mpsc::channel();
+        let jobs = batch.iter().enumerate().map(|(n, operation)| {
+            let answer = answer.clone();
+            let reply: commpool_store::Reply = Box::new(move |outcome| answer.send((n, outcome)).unwrap());
+            (operation.clone(), reply)
+        });
+        self.sqlite.submit_many(jobs.collect());
+        drop(answer);
+        let mut theirs: Vec<_> = answers.iter().collect();
+        theirs.sort_by_key(|(n, _)| *n);
+        let ours = self.memory.execute(Micros(self.clock.load(Ordering::SeqCst)), &batch);
+        for ((operation, ours), (_, theirs)) in batch.iter().zip(ours).zip(theirs) {
+            prop_assert_eq!(&Ok(ours.clone()), &theirs, "{:?}", operation);
+            self.check(operation, &ours)?;
+        }
+        Ok(())
+    }
+
+    fn check(&mut self, operation: &Operation, outcome: &Outcome) -> Result<(), TestCaseError> {
+        let mut changes: Vec<&PresenceChange> = Vec::new();
+        match outcome {
+            Outcome::Register(Registered::Done(done)) => {
+                prop_assert!(done.bindings.len() <= 10);
+                prop_assert!(!done.replay || done.change.is_none());
+                changes.extend(&done.change);
+            }
+            Outcome::Unregister(register::Unregistered::Done { change, .. }) => changes.extend(change),
+            Outcome::Expire(swept) | Outcome::SweepLost(swept) => changes.extend(&swept.changes),
+            Outcome::PresenceOf(states) => {
+                for (_, facts, _) in &states.states {
+                    counted(facts)?;
+                }
+            }
+            _ => {}
+        }
+        for change in changes {
+            counted(&change.state)?;
+            let user = change.user.expect("a change names its user").id;
+            let before = self.versions.insert(user, change.version);
+            prop_assert!(before.is_none_or(|before| before < change.version), "{:?}", operation);
+        }
+        Ok(())
+    }
+}
+
+/// No endpoint is counted twice, and none that is not there.
+fn counted(facts: &Facts) -> Result<(), TestCaseError> {
+    let devices: BTreeSet<_> = facts.devices.iter().map(|device| device.id).collect();
+    let owned: Vec<_> = facts.publications.iter().filter_map(|publication| publication.endpoint).collect();
+    prop_assert!(owned.iter().all(|endpoint| devices.contains(endpoint)));
+    prop_assert_eq!(owned.iter().collect::<BTreeSet<_>>().len(), owned.len());
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn memory_and_sqlite_answer_alike(steps in proptest::collection::vec(step(), 1..60)) {
+        let mut pair = Pair::new();
+        pair.run(beginning())?;
+        for step in steps {
+            match step {
+                Step::Pass(seconds) => drop(pair.clock.fetch_add(seconds * 1_000_000, Ordering::SeqCst)),
+                Step::Back(micros) => drop(pair.clock.fetch_sub(micros, Ordering::SeqCst)),
+                Step::Batch(batch) => {
+                    prop_assert!(batch.iter().all(|operation| operation.class() != Class::Read));
+                    pair.run(batch)?;
+                }
+                Step::Read(operation) => pair.run(vec![*operation])?,
+            }
+        }
+    }
+}
