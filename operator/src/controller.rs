@@ -20,7 +20,7 @@ use crate::metrics::{self, Metrics};
 use crate::names::MANAGER;
 use crate::pki::SystemEntropy;
 use crate::plan::{Decision, Op, Why, decide};
-use crate::status::{Change, Outcome, changes, of_pool, of_refusal};
+use crate::status::{Change, Outcome, changes, of_pool, of_refusal, same};
 use crate::validate::{Environment, TlsSource, ValidatedPool, validate};
 use crate::{apply, observed::Observed};
 
@@ -210,7 +210,7 @@ async fn report(
     for op in &outcome.wrote {
         context.metrics.write(op.kind.as_str());
     }
-    let changed = *status != read.status;
+    let changed = !same(status, &read.status);
     if changed {
         let uid = read.metadata.uid.as_deref().unwrap_or_default();
         apply::status(&context.client, namespace, &reference.name, uid, status).await?;

@@ -100,6 +100,17 @@ pub fn of_refusal(refusal: &Blocker, old: &PoolStatus, generation: Option<i64>, 
     PoolStatus { observed_generation: generation, conditions: conditions.new, ..old.clone() }
 }
 
+/// Whether two statuses say the same; the order of conditions and addresses is the API server's.
+pub fn same(left: &PoolStatus, right: &PoolStatus) -> bool {
+    let ordered = |status: &PoolStatus| {
+        let mut status = status.clone();
+        status.conditions.sort_by(|a, b| a.type_.cmp(&b.type_));
+        status.addresses.sort_by_key(|address| address.transport);
+        status
+    };
+    ordered(left) == ordered(right)
+}
+
 /// What changed between two statuses; a condition that is absent counts as false.
 pub fn changes(old: &PoolStatus, new: &PoolStatus) -> Vec<Change> {
     let find = |status: &PoolStatus, type_: ConditionType| {

@@ -1,0 +1,218 @@
+//! A whole world in the process: API server, the rest of the cluster, clock, operator.
+
+pub(crate) mod api;
+pub(crate) mod cluster;
+pub(crate) mod merge;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use commpool_operator::controller::{Context, PoolMeta, reconcile};
+use commpool_operator::metrics::Metrics;
+use commpool_operator::validate::Environment;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::core::ObjectMeta;
+use serde_json::{Value, json};
+
+use api::{FakeApi, Key, Seen};
+use cluster::Cluster;
+
+pub(crate) const NAMESPACE: &str = "chat";
+pub(crate) const POOL: &str = "demo";
+
+/// Objects by place.
+pub(crate) type Objects = BTreeMap<Key, Value>;
+
+/// The world.
+pub(crate) struct World {
+    pub(crate) api: FakeApi,
+    pub(crate) cluster: Cluster,
+    now: Arc<Mutex<Timestamp>>,
+    context: Arc<Context>,
+}
+
+impl World {
+    /// A cluster with a default storage class and one pool with this spec.
+    pub(crate) fn with(spec: Value) -> Self {
+        let world = Self::empty();
+        world.create_pool(spec);
+        world
+    }
+
+    pub(crate) fn empty() -> Self {
+        let start = Timestamp::from_second(1_800_000_000).unwrap();
+        let api = FakeApi::new(start);
+        let now = Arc::new(Mutex::new(start));
+        let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "provisioner": "example.com/none",
+            "allowVolumeExpansion": true,
+            "metadata": {"name": "standard", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}});
+        api.put("storage.k8s.io", "storageclasses", class);
+        let context = context(&api, &now);
+        Self { api, cluster: Cluster::default(), now, context }
+    }
+
+    pub(crate) fn create_pool(&self, spec: Value) {
+        self.api.put(
+            "commpool.dev",
+            "communicationspools",
+            json!({
+                "apiVersion": "commpool.dev/v1alpha1", "kind": "CommunicationsPool",
+                "metadata": {"name": POOL, "namespace": NAMESPACE}, "spec": spec,
+            }),
+        );
+    }
+
+    pub(crate) fn set_spec(&self, spec: Value) {
+        self.api.edit("communicationspools", POOL, |pool| pool["spec"] = spec);
+    }
+
+    pub(crate) fn pool(&self) -> Value {
+        self.api.get("communicationspools", POOL)
+    }
+
+    /// Status, reason and message of a condition; `None` if it is absent.
+    pub(crate) fn condition(&self, type_: &str) -> Option<(String, String, String)> {
+        let pool = self.pool();
+        let condition = pool["status"]["conditions"]
+            .as_array()?
+            .iter()
+            .find(|condition| condition["type"] == json!(type_))?
+            .clone();
+        let text = |key: &str| condition[key].as_str().unwrap_or_default().to_owned();
+        Some((text("status"), text("reason"), text("message")))
+    }
+
+    pub(crate) fn reason(&self, type_: &str) -> Option<String> {
+        self.condition(type_).map(|(_, reason, _)| reason)
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.condition("Ready").is_some_and(|(status, ..)| status == "True")
+    }
+
+    pub(crate) fn advance(&self, by: Duration) {
+        let mut now = self.now.lock().unwrap();
+        *now += SignedDuration::try_from(by).unwrap();
+        self.api.set_time(*now);
+    }
+
+    /// A new process of the operator: nothing is remembered.
+    pub(crate) fn restart_operator(&mut self) {
+        self.context = context(&self.api, &self.now);
+    }
+
+    pub(crate) fn context(&self) -> Arc<Context> {
+        self.context.clone()
+    }
+
+    /// One pass; the requests it sent.
+    pub(crate) async fn pass(&self) -> Vec<Seen> {
+        self.api.take_log();
+        let metadata =
+            ObjectMeta { name: Some(POOL.into()), namespace: Some(NAMESPACE.into()), ..ObjectMeta::default() };
+        let seen = PoolMeta { types: None, metadata, _phantom: std::marker::PhantomData };
+        let _ = reconcile(Arc::new(seen), self.context.clone()).await;
+        self.api.take_log()
+    }
+
+    /// Passes, with the cluster at work between them, until nothing is written; how many writes it took.
+    pub(crate) async fn settle(&self) -> usize {
+        let mut writes = 0;
+        for _ in 0..30 {
+            let wrote = self.pass().await.iter().filter(|seen| seen.is_write()).count();
+            let before = self.api.all();
+            self.cluster.step(&self.api);
+            if wrote == 0 && self.api.all() == before {
+                return writes;
+            }
+            writes += wrote;
+        }
+        panic!("no rest after 30 passes: {:#}", self.pool()["status"]);
+    }
+
+    /// All objects but events, without what differs from run to run.
+    pub(crate) fn objects(&self) -> Objects {
+        let all = self.api.all().into_iter().filter(|(key, _)| key.resource != "events");
+        all.map(|(key, object)| (key.clone(), comparable(&key, object))).collect()
+    }
+}
+
+fn context(api: &FakeApi, now: &Arc<Mutex<Timestamp>>) -> Arc<Context> {
+    let now = now.clone();
+    let clock = Arc::new(move || *now.lock().unwrap());
+    let environment = Environment { version: "0.1.0".into() };
+    Arc::new(Context::new(api.client(), environment, clock, Arc::new(Metrics::new("0.1.0")), Some("test".into())))
+}
+
+/// Fails with the names of the objects that differ, and how.
+#[track_caller]
+pub(crate) fn assert_same(left: &Objects, right: &Objects, what: &str) {
+    let keys: std::collections::BTreeSet<&Key> = left.keys().chain(right.keys()).collect();
+    let mut differences = String::new();
+    for key in keys.into_iter().filter(|key| left.get(key) != right.get(key)) {
+        let text = |objects: &Objects| objects.get(key).map_or_else(String::new, |object| format!("{object:#}"));
+        let (left, right) = (text(left), text(right));
+        let lines = |from: &str, of: &str, sign: &str| -> String {
+            from.lines().filter(|line| !of.contains(line)).map(|line| format!("  {sign} {line}\n")).collect()
+        };
+        differences +=
+            &format!("{} {}\n{}{}", key.resource, key.name, lines(&left, &right, "-"), lines(&right, &left, "+"));
+    }
+    assert!(differences.is_empty(), "{what}:\n{differences}");
+}
+
+/// Identities, versions and times differ from run to run, and so do keys and what hangs on them.
+fn comparable(key: &Key, mut object: Value) -> Value {
+    blank(&mut object, "");
+    if key.resource == "secrets" && key.name != format!("{POOL}-config") {
+        for value in object["data"].as_object_mut().into_iter().flat_map(|data| data.values_mut()) {
+            *value = json!("random");
+        }
+    }
+    object
+}
+
+fn blank(value: &mut Value, field: &str) {
+    const VARYING: [&str; 11] = [
+        "uid",
+        "resourceVersion",
+        "generation",
+        "creationTimestamp",
+        "observedGeneration",
+        "lastTransitionTime",
+        "managedFields",
+        "commpool.dev/config-hash",
+        "controller-revision-hash",
+        "currentRevision",
+        "updateRevision",
+    ];
+    match value {
+        Value::Object(map) => {
+            map.retain(|key, _| !VARYING.contains(&key.as_str()) && key != "nodePort");
+            map.iter_mut().for_each(|(key, value)| blank(value, key));
+        }
+        Value::Array(items) => {
+            items.iter_mut().for_each(|item| blank(item, ""));
+            // the order of items that have keys is the server's
+            if items.first().is_some_and(|item| commpool_operator::diff::list_keys(field, item).is_some()) {
+                items.sort_by_key(Value::to_string);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The shortest spec.
+pub(crate) fn minimal() -> Value {
+    json!({"sipDomains": ["example.com"]})
+}
+
+/// The shortest spec with some fields more.
+pub(crate) fn spec(more: Value) -> Value {
+    let mut spec = minimal();
+    for (key, value) in more.as_object().expect("fields") {
+        spec[key] = value.clone();
+    }
+    spec
+}
