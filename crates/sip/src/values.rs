@@ -68,7 +68,7 @@ pub(crate) fn member_end(row: &[u8]) -> usize {
 }
 
 /// `value` with every fold (RFC 3261 §7.3.1) made one space; `None` if it is not UTF-8.
-pub(crate) fn unfold(value: &[u8]) -> Option<Cow<'_, str>> {
+pub fn unfold(value: &[u8]) -> Option<Cow<'_, str>> {
     let text = std::str::from_utf8(value).ok()?;
     Some(unfold_text(text))
 }
