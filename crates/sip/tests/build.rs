@@ -244,6 +244,14 @@ fn set_and_remove_reach_every_row_of_the_name() {
 }
 
 #[test]
+fn content_length_and_nameless_rows_cannot_be_edited() {
+    let request = message(REQUEST);
+    let forward = Forward::request(&request).set(HeaderName::ContentLength, "9").remove(HeaderName::ContentLength);
+    let forward = forward.remove(HeaderName::Other).set(HeaderName::Other, "x").append(HeaderName::Other, "x");
+    assert_eq!(forward.build(), request.octets());
+}
+
+#[test]
 fn a_forwarded_response_loses_our_via_value_only() {
     let response = |vias: &str| {
         message(&format!("SIP/2.0 489 Nicht mögen\n{vias}\nFrom: <sip:a@b>\nX : y\nContent-Length: 0\n\n"))

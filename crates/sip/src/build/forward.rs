@@ -112,7 +112,11 @@ impl<'a> Forward<'a> {
         self
     }
 
+    /// Content-Length belongs to the body, which is not changed, and `Other` is no name: edits of both are ignored.
     fn edit(&mut self, name: HeaderName, kind: Kind, value: Option<&str>) {
+        if matches!(name, HeaderName::ContentLength | HeaderName::Other) {
+            return;
+        }
         let from = self.written.len();
         if let Some(value) = value {
             push_row(&mut self.written, name.as_str(), value.as_bytes());
