@@ -4,7 +4,7 @@ use commpool_model::ids::{Incarnation, Key128, Micros, UserId};
 
 use super::presence::read;
 use super::{Backend, Tables};
-use crate::ops::subscribe::{End, Ended, Kind, Presentity, Reply, Request, Unwatch};
+use crate::ops::subscribe::{CSEQ_STEP, End, Ended, Kind, Presentity, Reply, Request, Unwatch};
 use crate::rows::{AccountRow, SubscriptionRow};
 
 /// Most dialogs of one watcher.
@@ -91,7 +91,7 @@ fn write<T: Tables>(
         kind: request.kind,
         presentities: request.presentities.clone(),
         expires_at: now.plus_seconds(u64::from(request.expires) * OUTLIVES),
-        cseq,
+        cseq: cseq.saturating_add(CSEQ_STEP).max(request.first_cseq),
         dialog: request.dialog.clone(),
     })
 }

@@ -14,6 +14,9 @@ pub enum Kind {
     Presence = 1,
 }
 
+/// How far the NOTIFY CSeq of a new owner is ahead of the one before.
+pub const CSEQ_STEP: u32 = 32;
+
 /// A SUBSCRIBE of an authenticated user, new or in a dialog that this front end does not hold.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
@@ -39,6 +42,9 @@ pub struct Request {
     pub held: Vec<(UserRef, Version)>,
     /// Lifetime granted, seconds; the row is kept three times as long.
     pub expires: u32,
+    /// First NOTIFY CSeq the new owner will use if nothing is known of the dialog. Where a row is there, its own number
+    /// plus [`CSEQ_STEP`] counts if that is higher, so that an owner of before is refused by the client itself.
+    pub first_cseq: u32,
     /// The dialog, as far as another front end needs it.
     pub dialog: Dialog,
 }
@@ -71,7 +77,7 @@ pub enum Reply {
         replay: bool,
         /// Front end that owned the dialog before, if another did.
         owner_before: Option<Incarnation>,
-        /// Last NOTIFY CSeq known, 0 if none.
+        /// First NOTIFY CSeq of the owner before, 0 if there was none.
         cseq: u32,
         /// One per presentity asked, in order.
         presentities: Vec<Option<Presentity>>,

@@ -52,16 +52,26 @@ pub(super) fn endpoint(row: &Row<'_>) -> rusqlite::Result<EndpointRow> {
     })
 }
 
+/// Changes a row that stays where the indexes have it.
+const REFRESH: &str = "
+    update endpoint set
+        binding_key = ?3, serial = ?5, transport = ?6, remote = ?7, expires_at = ?9, registered_at = ?10, origin = ?11,
+        call_id = ?12, cseq = ?13, q = ?14, contact = ?15, contact_value = ?16, path = ?17, instance = ?18, reg_id = ?19,
+        agent = ?20
+    where user_id = ?1 and endpoint_id = ?2 and fe = ?4 and lost_at is ?8";
+
+const REPLACE: &str = "
+    insert or replace into endpoint
+        (user_id, endpoint_id, binding_key, fe, serial, transport, remote, lost_at, expires_at, registered_at, origin,
+         call_id, cseq, q, contact, contact_value, path, instance, reg_id, agent)
+    values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)";
+
 impl Bindings for Transaction<'_> {
     fn endpoints_of(&mut self, user: UserId) -> rusqlite::Result<Vec<EndpointRow>> {
         self.all(endpoints!("where user_id = ?1 order by endpoint_id"), [int(user.0)], endpoint)
     }
 
     fn put_endpoint(&mut self, row: &EndpointRow) -> rusqlite::Result<()> {
-        let sql = "insert or replace into endpoint
-                   (user_id, endpoint_id, binding_key, fe, serial, transport, remote, lost_at, expires_at,
-                    registered_at, origin, call_id, cseq, q, contact, contact_value, path, instance, reg_id, agent)
-                   values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)";
         let flow = &row.flow;
         let parameters = params![
             int(row.id.user().0),
@@ -85,7 +95,11 @@ impl Bindings for Transaction<'_> {
             row.reg_id,
             row.agent,
         ];
-        self.execute(sql, parameters).map(drop)
+        // Most rows are refreshed where they are. To set a column anew writes its index anew, even to the same value.
+        if self.execute(REFRESH, parameters)? == 0 {
+            self.execute(REPLACE, parameters)?;
+        }
+        Ok(())
     }
 
     fn remove_endpoint(&mut self, id: EndpointId) -> rusqlite::Result<()> {
