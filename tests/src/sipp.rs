@@ -61,6 +61,10 @@ impl Run {
         command.arg("-oocsf").arg(answer);
         command.args(["-t", mode, "-i", "127.0.0.1", "-m", &calls, "-l", "1", "-nostdin"]);
         command.args(["-au", &self.identity.user, "-ap", &self.identity.password, "-s", &self.identity.user]);
+        // Its digest URI is otherwise made of the server's address, whatever the request says.
+        let domain = &self.identity.domain;
+        let uri = if self.scenario == "message" { format!("{}@{domain}", self.to) } else { domain.clone() };
+        command.args(["-auth_uri", &uri]);
         command.args(["-key", "domain", &self.identity.domain, "-key", "peer", &self.to]);
         command.args(["-trace_err", "-error_file", "errors.log", "-trace_msg", "-message_file", "messages.log"]);
         Ok(Sipp { process: Process::start("sipp", &folder, &mut command)?, folder })

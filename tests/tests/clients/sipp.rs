@@ -28,7 +28,8 @@ async fn by(transport: Transport) -> Result<()> {
     let beside = server.signed_in("bob", Transport::Tls).await?;
     run("message", "alice", 3)?.start(server.folder())?.finish()?;
     bob.wait_for("\nMESSAGE sip:")?;
-    beside.hears("text number 3").await?;
+    // SIPp ends a body with a line end.
+    beside.hears("text number 3\r\n").await?;
     drop(bob);
     server.finish()
 }

@@ -217,7 +217,7 @@ fn bombs() -> Vec<(&'static str, String)> {
     let root = "<presence xmlns='urn:ietf:params:xml:ns:pidf' entity='sip:alice@commpool.test'";
     let mut spaces = String::new();
     let mut depth = 0;
-    while spaces.len() < 60_000 {
+    while spaces.len() < 50_000 {
         let _ = write!(spaces, "<a xmlns:n{depth}='urn:n{depth}'>");
         depth += 1;
     }

@@ -120,7 +120,10 @@ async fn presence_outlives_a_lost_connection_by_its_grace() -> Result<()> {
     let server = Server::start()?;
     let bob = server.signed_in("bob", Transport::Udp).await?;
     let mut watch = watching(&server, &bob, "alice").await?;
-    let alice = server.signed_in("alice", Transport::Tls).await?;
+    // A device that can be recognised, as Linphone's: an instance without reg-id.
+    let device = Device::Instance("urn:uuid:34343434-2222-4333-8444-555555555555".to_owned());
+    let alice = server.device("alice", Transport::Tls, device).await?;
+    alice.sign_in().await?;
     alice.publish("open", Some("busy"), None, None).await?;
     sees(&bob, &mut watch, "busy", |notice| notice.is_doing("busy")).await?;
     // Away and back within the grace: watchers hear nothing.

@@ -63,13 +63,20 @@ impl Expected {
         if taken {
             expected.statuses.extend(policy(&method));
         }
+        if stream && !has_length(&case.octets) {
+            // Where a message ends on a stream only its Content-Length tells (RFC 3261 §20.14).
+            return Self { statuses: vec![400], silence: true, most: 1, ..Self::default() };
+        }
+        if invalid {
+            // Whatever is broken: a 400 is never wrong unless the table says so.
+            expected.statuses.push(400);
+        }
         if invalid && case.may_be_accepted() {
             expected.statuses.extend([200, 403, 404]);
         }
         if text.contains("two messages") || text.contains("two answers") {
             expected.most = 2;
         }
-        // Two messages in one datagram or a body that looks like one: the second is never answered.
         expected.silence |= text.contains("wait");
         expected
     }
@@ -89,6 +96,13 @@ impl Expected {
         }
         text
     }
+}
+
+/// Whether the header has a Content-Length, under either name.
+fn has_length(octets: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(octets).trim_start().to_ascii_lowercase();
+    let head = text.split_once("\r\n\r\n").map_or(text.as_str(), |(head, _)| head);
+    head.lines().filter_map(|line| line.split_once(':')).any(|(name, _)| matches!(name.trim(), "content-length" | "l"))
 }
 
 /// What this server says to a well-formed request it does not carry out: a challenge, 405, or 481.
