@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::PartialObjectMeta;
 use kube::runtime::controller::Action;
@@ -217,7 +218,7 @@ async fn report(
         context.metrics.write("CommunicationsPool");
     }
     let told = changes(&read.status, status).into_iter().map(condition_event);
-    for event in outcome.wrote.iter().filter_map(write_event).chain(told) {
+    for event in outcome.wrote.iter().filter_map(|op| write_event(op, namespace)).chain(told) {
         tell(context, read, &event).await;
     }
     Ok(changed)
@@ -225,13 +226,13 @@ async fn report(
 
 /// An event that cannot be written is no reason to stop: the status says the same.
 async fn tell(context: &Context, read: &Read, event: &Event) {
-    let regarding = k8s_openapi::api::core::v1::ObjectReference {
+    let regarding = ObjectReference {
         api_version: Some(CommunicationsPool::api_version(&()).into_owned()),
         kind: Some(CommunicationsPool::kind(&()).into_owned()),
         name: read.metadata.name.clone(),
         namespace: read.metadata.namespace.clone(),
         uid: read.metadata.uid.clone(),
-        ..k8s_openapi::api::core::v1::ObjectReference::default()
+        ..ObjectReference::default()
     };
     if let Err(error) = context.recorder.publish(event, &regarding).await {
         tracing::warn!(%error, reason = event.reason, "failed to write an event");
@@ -249,15 +250,24 @@ fn condition_event(change: Change) -> Event {
     }
 }
 
-/// What was there and was changed; what was made is told by the conditions.
-fn write_event(op: &Op) -> Option<Event> {
+/// What was there and was changed; what was made is told by the conditions. The field is part of the reference, because
+/// the recorder counts events with equal references as one.
+fn write_event(op: &Op, namespace: &str) -> Option<Event> {
     let Why::Changed(path) = &op.why else { return None };
+    let changed = ObjectReference {
+        api_version: Some(op.kind.resource().api_version),
+        kind: Some(op.kind.as_str().into()),
+        name: Some(op.name.clone()),
+        namespace: Some(namespace.to_owned()),
+        field_path: Some(path.clone()),
+        ..ObjectReference::default()
+    };
     Some(Event {
         type_: EventType::Normal,
         reason: "Updated".into(),
         note: Some(format!("{} {}: {path}", op.kind.as_str(), op.name)),
         action: "Update".into(),
-        secondary: None,
+        secondary: Some(changed),
     })
 }
 

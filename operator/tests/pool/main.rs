@@ -1,4 +1,8 @@
 //! The operator in a world of its own: API server, cluster and clock in the process.
 
+mod definition;
 mod faults;
+mod objects;
+mod reasons;
 mod support;
+mod watching;

@@ -44,7 +44,7 @@ impl World {
         let start = Timestamp::from_second(1_800_000_000).unwrap();
         let api = FakeApi::new(start);
         let now = Arc::new(Mutex::new(start));
-        let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "provisioner": "example.com/none",
+        let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "provisioner": "csi.example.com",
             "allowVolumeExpansion": true,
             "metadata": {"name": "standard", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}});
         api.put("storage.k8s.io", "storageclasses", class);

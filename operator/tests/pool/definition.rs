@@ -1,0 +1,323 @@
+//! The definition: its rules by kube's own evaluator, its defaults, its bounds; the samples.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use commpool_operator::crd::rules::{RULES, SchemaRule};
+use commpool_operator::crd::{CommunicationsPool, MAX_DEFINITION_OCTETS, PoolSpec, definition};
+use commpool_operator::generate::files;
+use commpool_operator::validate::{Environment, validate};
+use kube::core::cel::{Validator, apply_defaults};
+use serde_json::{Value, json};
+
+use crate::support::{minimal, spec};
+
+fn schema() -> Value {
+    let crd = serde_json::to_value(definition().unwrap()).unwrap();
+    crd.pointer("/spec/versions/0/schema/openAPIV3Schema").unwrap().clone()
+}
+
+fn pool(name: &str, spec: Value) -> Value {
+    json!({"apiVersion": "commpool.dev/v1alpha1", "kind": "CommunicationsPool", "metadata": {"name": name}, "spec": spec})
+}
+
+fn violations(new: &Value, old: Option<&Value>) -> Vec<String> {
+    match Validator::new().validate(&schema(), new, old) {
+        Ok(()) => Vec::new(),
+        Err(errors) => errors.iter().map(|error| error.message.clone()).collect(),
+    }
+}
+
+/// For a rule: specs it accepts, specs it refuses; with what was before where the rule is about changes.
+struct Case {
+    rule: &'static SchemaRule,
+    accepts: Vec<(Value, Option<Value>)>,
+    refuses: Vec<(Value, Option<Value>)>,
+}
+
+fn find(path: &str, words: &str) -> &'static SchemaRule {
+    let mut found = RULES.iter().filter(|rule| rule.path == path && rule.message.contains(words));
+    let rule = found.next().unwrap_or_else(|| panic!("no rule at {path} says {words:?}"));
+    assert!(found.next().is_none(), "several rules at {path} say {words:?}");
+    rule
+}
+
+fn always(path: &str, words: &str, accepts: Vec<Value>, refuses: Vec<Value>) -> Case {
+    let alone = |specs: Vec<Value>| specs.into_iter().map(|more| (spec(more), None)).collect();
+    Case { rule: find(path, words), accepts: alone(accepts), refuses: alone(refuses) }
+}
+
+fn change(path: &str, words: &str, accepts: Vec<(Value, Value)>, refuses: Vec<(Value, Value)>) -> Case {
+    let pairs = |pairs: Vec<(Value, Value)>| pairs.into_iter().map(|(old, new)| (spec(new), Some(spec(old)))).collect();
+    Case { rule: find(path, words), accepts: pairs(accepts), refuses: pairs(refuses) }
+}
+
+fn size(size: Value) -> Value {
+    json!({"frontEnd": {"storage": {"size": size}}})
+}
+
+fn service(service: Value) -> Value {
+    json!({"service": service})
+}
+
+fn cases() -> Vec<Case> {
+    let class = |name: Value| json!({"frontEnd": {"storage": {"storageClassName": name}}});
+    let annotations = |key: &str| json!({"podAnnotations": {key: "x"}});
+    vec![
+        always(
+            "spec.version",
+            "tag",
+            vec![json!({"version": "0.1.0-rc.1"})],
+            vec![json!({"version": "a/b"}), json!({"version": ""})],
+        ),
+        always(
+            "spec.sipDomains[]",
+            "lower case",
+            vec![json!({"sipDomains": ["a.example", "localhost"]})],
+            vec![
+                json!({"sipDomains": ["Example.com"]}),
+                json!({"sipDomains": ["a..b"]}),
+                json!({"sipDomains": ["-a.b"]}),
+            ],
+        ),
+        change(
+            "spec.sipDomains",
+            "first domain",
+            vec![(minimal(), json!({"sipDomains": ["example.com", "example.org"]}))],
+            vec![(minimal(), json!({"sipDomains": ["example.org", "example.com"]}))],
+        ),
+        always(
+            "spec.image.registry",
+            "HOST",
+            vec![json!({"image": {"registry": "r.example.com:5000/chat"}}), json!({"image": {"registry": ""}})],
+            vec![json!({"image": {"registry": "https://r.example.com/"}})],
+        ),
+        always(
+            "spec.image.pullSecrets[]",
+            "Secret",
+            vec![json!({"image": {"pullSecrets": ["a.b"]}})],
+            vec![json!({"image": {"pullSecrets": ["A"]}})],
+        ),
+        always(
+            "spec.frontEnd.storage",
+            "64Mi",
+            vec![size(json!("64Mi")), size(json!(100_000_000))],
+            vec![size(json!("63Mi")), size(json!(1))],
+        ),
+        change(
+            "spec.frontEnd.storage",
+            "grow",
+            vec![(size(json!("5Gi")), size(json!("6Gi"))), (size(json!("5Gi")), size(json!("5120Mi")))],
+            vec![(size(json!("5Gi")), size(json!("5G"))), (minimal(), size(json!("4Gi")))],
+        ),
+        change(
+            "spec.frontEnd.storage",
+            "there already",
+            vec![(class(json!("fast")), class(json!("fast"))), (minimal(), class(json!("")))],
+            vec![(minimal(), class(json!("fast"))), (class(json!("fast")), minimal())],
+        ),
+        always(
+            "spec.frontEnd.podAnnotations",
+            "operator's own",
+            vec![json!({"frontEnd": annotations("example.com/x")})],
+            vec![json!({"frontEnd": annotations("commpool.dev/config-hash")})],
+        ),
+        always(
+            "spec.service",
+            "NodePort needs hostname",
+            vec![service(json!({"type": "NodePort", "hostname": "sip.example.com"}))],
+            vec![service(json!({"type": "NodePort"})), service(json!({"type": "NodePort", "hostname": ""}))],
+        ),
+        always(
+            "spec.service",
+            "udp needs",
+            vec![service(json!({"listeners": {"udp": 5060}}))],
+            vec![
+                service(json!({"listeners": {"udp": 5060}, "externalTrafficPolicy": "Cluster"})),
+                service(json!({"listeners": {"udp": 5060}, "type": "ClusterIP"})),
+            ],
+        ),
+        always(
+            "spec.service",
+            "loadBalancerClass and",
+            vec![service(json!({"loadBalancerClass": "x", "loadBalancerSourceRanges": ["192.0.2.0/24"]}))],
+            vec![
+                service(json!({"type": "ClusterIP", "loadBalancerClass": "x"})),
+                service(json!({"type": "ClusterIP", "loadBalancerSourceRanges": ["192.0.2.0/24"]})),
+            ],
+        ),
+        change(
+            "spec.service",
+            "another type first",
+            vec![(service(json!({"type": "ClusterIP"})), service(json!({"loadBalancerClass": "x"})))],
+            vec![(minimal(), service(json!({"loadBalancerClass": "x"})))],
+        ),
+        always(
+            "spec.service.listeners",
+            "at least one",
+            vec![service(json!({"listeners": {"tcp": 5060}}))],
+            vec![service(json!({"listeners": {}}))],
+        ),
+        always(
+            "spec.service.listeners",
+            "different ports",
+            vec![service(json!({"listeners": {"tls": 5061, "tcp": 5060, "udp": 5060}}))],
+            vec![service(json!({"listeners": {"tls": 5060, "tcp": 5060}}))],
+        ),
+        always(
+            "spec.service.loadBalancerSourceRanges[]",
+            "network",
+            vec![service(json!({"loadBalancerSourceRanges": ["2001:db8::/32"]}))],
+            vec![service(json!({"loadBalancerSourceRanges": ["192.0.2.1"]}))],
+        ),
+        always(
+            "spec.service.annotations",
+            "operator's own",
+            vec![service(json!({"annotations": {"example.com/x": "y"}}))],
+            vec![service(json!({"annotations": {"commpool.dev/x": "y"}}))],
+        ),
+        always(
+            "spec.service.hostname",
+            "host name",
+            vec![service(json!({"hostname": "192.0.2.1"})), service(json!({"hostname": ""}))],
+            vec![service(json!({"hostname": "sip.example.com:5061"}))],
+        ),
+        always(
+            "spec.tls",
+            "exactly one",
+            vec![json!({"tls": {"selfManaged": {}}}), json!({"tls": {"secretName": "x"}})],
+            vec![json!({"tls": {}}), json!({"tls": {"selfManaged": {}, "secretName": "x"}})],
+        ),
+        always(
+            "spec.tls.secretName",
+            "Secret",
+            vec![json!({"tls": {"secretName": "a.b"}})],
+            vec![json!({"tls": {"secretName": "a/b"}})],
+        ),
+        always(
+            "spec.authentication.digest",
+            "strongest",
+            vec![json!({"authentication": {"digest": ["MD5"]}})],
+            vec![json!({"authentication": {"digest": ["MD5", "SHA-256"]}})],
+        ),
+    ]
+}
+
+#[test]
+fn each_rule_accepts_what_is_right_and_refuses_what_is_not() {
+    let mut tried = BTreeSet::new();
+    for Case { rule, accepts, refuses } in cases() {
+        for (new, old) in accepts {
+            let (new, old) = (pool("demo", new), old.map(|old| pool("demo", old)));
+            assert_eq!(violations(&new, old.as_ref()), Vec::<String>::new(), "{new}");
+        }
+        for (new, old) in refuses {
+            let (new, old) = (pool("demo", new), old.map(|old| pool("demo", old)));
+            assert_eq!(violations(&new, old.as_ref()), [rule.message], "{new}");
+        }
+        tried.insert((rule.path, rule.message));
+    }
+    let name = RULES.iter().find(|rule| rule.path.is_empty()).unwrap();
+    for good in ["a", "demo", "a-1", &"a".repeat(40)] {
+        assert_eq!(violations(&pool(good, minimal()), None), Vec::<String>::new(), "{good}");
+    }
+    for bad in ["1a", "a-", "a.b", &"a".repeat(41)] {
+        assert_eq!(violations(&pool(bad, minimal()), None), [name.message], "{bad}");
+    }
+    tried.insert((name.path, name.message));
+    let all: BTreeSet<_> = RULES.iter().map(|rule| (rule.path, rule.message)).collect();
+    assert_eq!(tried, all, "every rule is tried");
+}
+
+#[test]
+fn defaults_of_the_schema_are_those_of_the_types() {
+    let defaulted = apply_defaults(&schema(), &pool("demo", minimal()));
+    let types: PoolSpec = serde_json::from_value(minimal()).unwrap();
+    assert_eq!(defaulted["spec"], serde_json::to_value(types).unwrap());
+    // and where a user wrote some fields of a group, the others still get theirs
+    let some =
+        spec(json!({"frontEnd": {"resources": {"limits": {"memory": "1Gi"}}}, "service": {"type": "ClusterIP"}}));
+    let defaulted = apply_defaults(&schema(), &pool("demo", some.clone()));
+    let types: PoolSpec = serde_json::from_value(some).unwrap();
+    assert_eq!(defaulted["spec"], serde_json::to_value(types).unwrap());
+}
+
+#[test]
+fn every_field_is_described_and_bounded() {
+    fn walk(schema: &Value, path: &str, faults: &mut Vec<String>) {
+        let has = |key: &str| schema.get(key).is_some();
+        let bounded = match schema["type"].as_str() {
+            Some("string") => has("maxLength") || has("enum") || has("format"),
+            Some("array") => has("maxItems"),
+            Some("integer") => has("minimum") && has("maximum"),
+            Some("object") if has("additionalProperties") => has("maxProperties"),
+            _ => true,
+        };
+        if !bounded {
+            faults.push(format!("{path} has no bound"));
+        }
+        for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+            let path = format!("{path}.{name}");
+            if property.get("description").is_none() {
+                faults.push(format!("{path} is not described"));
+            }
+            walk(property, &path, faults);
+        }
+        for below in ["items", "additionalProperties"] {
+            if let Some(below) = schema.get(below) {
+                walk(below, &format!("{path}[]"), faults);
+            }
+        }
+    }
+    let mut faults = Vec::new();
+    walk(&schema()["properties"]["spec"], "spec", &mut faults);
+    assert_eq!(faults, Vec::<String>::new());
+}
+
+#[test]
+fn the_definition_stays_small() {
+    let crd = serde_yaml::to_string(&definition().unwrap()).unwrap();
+    assert!(crd.len() <= MAX_DEFINITION_OCTETS, "{} octets", crd.len());
+}
+
+#[test]
+fn an_edition_that_is_not_there_yet_is_refused_by_name() {
+    let enterprise: Result<PoolSpec, _> = serde_json::from_value(spec(json!({"edition": "Enterprise"})));
+    assert!(enterprise.unwrap_err().to_string().contains("Standard"));
+    assert_eq!(schema().pointer("/properties/spec/properties/edition/enum"), Some(&json!(["Standard"])));
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+#[test]
+fn generated_files_are_up_to_date() {
+    for file in files(&root()).unwrap() {
+        let present = std::fs::read_to_string(root().join(&file.path)).unwrap_or_default();
+        assert!(present == file.content, "{} differs: run crdgen --write", file.path.display());
+    }
+}
+
+#[test]
+fn the_samples_are_valid_pools_and_the_first_is_short() {
+    let mut samples = 0;
+    for entry in std::fs::read_dir(root().join("samples")).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        for document in serde_yaml::Deserializer::from_str(&text) {
+            let value: Value = serde::Deserialize::deserialize(document).unwrap();
+            if value["kind"] != "CommunicationsPool" {
+                continue;
+            }
+            samples += 1;
+            assert_eq!(violations(&value, None), Vec::<String>::new(), "{}", path.display());
+            let pool: CommunicationsPool = serde_json::from_value(value).unwrap();
+            validate(&pool, &Environment::default()).unwrap();
+        }
+        if path.ends_with("standard.yaml") {
+            assert!(text.lines().count() <= 12, "{} lines", text.lines().count());
+        }
+    }
+    assert!(samples >= 4, "{samples} samples");
+}
