@@ -153,6 +153,7 @@ fn subscribe() -> impl Strategy<Value = Operation> {
                 presentities,
                 held,
                 expires,
+                first_cseq: remote_cseq * 500,
                 dialog: subscribe::Dialog { remote_cseq, ..subscribe::Dialog::default() },
             }
             .into()

@@ -67,8 +67,8 @@ pub(super) fn run(arguments: &Arguments) -> Done {
     // The lock comes before anything in the folder is changed: another run may be using it.
     let config = config(&folder, &domain, &addresses, digest)?;
     start_logs(&config.log);
-    let lock = commpool_store::lock_folder(&folder)
-        .map_err(|e| Failure::new(EXIT_DATA, format!("{e} (--data FOLDER)")))?;
+    let lock =
+        commpool_store::lock_folder(&folder).map_err(|e| Failure::new(EXIT_DATA, format!("{e} (--data FOLDER)")))?;
     let own = prepare(&folder, &domain, &addresses)?;
     pki::write_file(&folder.join("config.yaml"), &yaml(&config)?, 0o600)?;
     drop(lock);

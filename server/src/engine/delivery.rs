@@ -67,8 +67,8 @@ impl Best {
 #[derive(Debug)]
 enum Outcome {
     Answer(Box<Message>),
-    /// The same request was delivered before, with this status.
-    Before(u16),
+    /// This status, without an answer at hand: the same request was delivered before, or cannot be carried.
+    Status(u16),
     /// The flow is gone, or nobody answered.
     Gone,
 }
@@ -163,16 +163,18 @@ impl Engine {
             return Handed::Ended(Outcome::Gone);
         };
         match self.deliveries.note(now, (request.otid, endpoint.id)) {
-            Some(Delivered { status: Some(status), .. }) => return Handed::Ended(Outcome::Before(status)),
+            Some(Delivered { status: Some(status), .. }) => return Handed::Ended(Outcome::Status(status)),
             Some(Delivered { status: None, .. }) => return Handed::Written,
             None => {}
         }
         let loop_hash = self.loop_hash(&request.message);
         let branch = self.key.branch(self.fe.0, &request.otid, endpoint.id.0, loop_hash);
         let octets = message::towards(request, caller, endpoint, &name.via(&branch));
-        let fits = flow.reliable() || octets.len() <= MAX_UDP;
+        if !flow.reliable() && octets.len() > MAX_UDP {
+            return Handed::Ended(Outcome::Status(513));
+        }
         let sent = Sent::Delivery(request.otid, endpoint.id);
-        if fits && self.start_sent(now, flow, &branch, octets, now + ANSWER, sent) {
+        if self.start_sent(now, flow, &branch, octets, now + ANSWER, sent) {
             Handed::Written
         } else {
             Handed::Ended(Outcome::Gone)
@@ -225,7 +227,7 @@ impl Engine {
         fork.open = fork.open.saturating_sub(1);
         let (status, best) = match outcome {
             Outcome::Answer(answer) => (answer.status().map_or(500, message::mapped), Best::Theirs(answer)),
-            Outcome::Before(status) => (message::mapped(status), Best::Own(message::mapped(status))),
+            Outcome::Status(status) => (message::mapped(status), Best::Own(message::mapped(status))),
             Outcome::Gone => (480, Best::Own(480)),
         };
         tracing::debug!(endpoint = endpoint.0, status, "delivery ended");

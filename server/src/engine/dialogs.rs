@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use commpool_model::ids::{EndpointId, Key128, UserRef, Version};
+use commpool_model::ids::{EndpointId, Key128, UserRef};
 use commpool_sip::header::HeaderName;
 use commpool_sip::otid::Otid;
 use commpool_sip::subscription::{After, Dialog, DialogError, Reason, SubState, Subscribe};
@@ -15,6 +15,7 @@ use super::delivery::Sent;
 use super::flow::Flow;
 use super::pending::Pending;
 use super::upkeep::Due;
+use super::watched::Edition;
 use crate::services::presence::{self, PIDF};
 use crate::services::subscribe::{self, Wanted};
 use crate::services::{Caller, Refusal, Request};
@@ -35,8 +36,8 @@ struct Subscription {
     endpoint: Option<EndpointId>,
     flow: Option<Flow>,
     presentity: UserRef,
-    /// Version last sent; a NOTIFY under way counts.
-    told: Option<Version>,
+    /// What was sent last; a NOTIFY under way counts.
+    told: Option<Edition>,
     /// A NOTIFY waits for its answer.
     under_way: bool,
     /// Something is to be sent after that.
@@ -104,7 +105,7 @@ impl Engine {
             self.keep_watching(now, user);
         }
         let endpoint = self.endpoint_of(request, caller);
-        let write = subscribe::plan(&wanted, request, caller, self.fe, endpoint, held);
+        let write = subscribe::plan(&wanted, request, caller, self.fe, endpoint, held, self.cseq_seconds(now));
         self.call(now, write, Pending::Subscribe(Box::new(request.clone()), caller.clone(), Box::new(wanted)));
         Ok(())
     }
@@ -159,6 +160,10 @@ impl Engine {
         self.confirmed(now, wanted.sub_id, wanted.expires);
     }
 
+    fn cseq_seconds(&self, now: Moment) -> u64 {
+        self.pool_seconds(now).saturating_sub(CSEQ_EPOCH)
+    }
+
     /// The dialog a SUBSCRIBE makes, or stands in if another run of a front end made it.
     fn dialog(&self, now: Moment, request: &Request, wanted: &Wanted, cseq: u32) -> Result<Dialog, DialogError> {
         let d = &wanted.dialog;
@@ -178,7 +183,7 @@ impl Engine {
                 cseq: d.remote_cseq,
                 expires: wanted.expires,
                 last_local_cseq: cseq,
-                pool_seconds: self.pool_seconds(now).saturating_sub(CSEQ_EPOCH),
+                pool_seconds: self.cseq_seconds(now),
             },
         )
     }
@@ -291,7 +296,7 @@ impl Engine {
     pub(super) fn notify(&mut self, now: Moment, id: Key128) {
         let Some(own) = self.dialogs.all.get_mut(&id) else { return };
         let Some(target) = self.watched.get(own.presentity) else { return };
-        let news = own.told != Some(target.version) || own.ending.is_some();
+        let news = own.told != Some(target.edition) || own.ending.is_some();
         let Some(flow) = own.flow.filter(|_| news) else { return };
         if own.under_way {
             own.again = true;
@@ -314,12 +319,13 @@ impl Engine {
         let name = self.name_towards(flow)?;
         let own = self.dialogs.all.get_mut(&id)?;
         let target = self.watched.get(own.presentity)?;
-        let (version, address) = (target.version, target.address.clone());
+        let (edition, address) = (target.edition, target.address.clone());
         let visible = subscribe::visible(&self.settings, &own.watcher_address, target.state, &target.aces);
         let shown = self.watched.shown(own.presentity)?;
         let hidden;
         let body = match (visible, flow.reliable()) {
             (true, true) => shown.full.as_slice(),
+            (true, false) if shown.full.len() <= presence::UDP_BODY => shown.full.as_slice(),
             (true, false) => shown.short.as_slice(),
             (false, _) => {
                 hidden = presence::offline(&address);
@@ -330,7 +336,7 @@ impl Engine {
         own.number += 1;
         let branch = self.key.branch(self.fe.0, &Otid(id.0), u64::from(own.number), 0);
         let octets = own.dialog.notify(now, &name.via(&branch), &name.contact(), state, Some((PIDF, body)));
-        (own.told, own.under_way, own.again) = (Some(version), true, false);
+        (own.told, own.under_way, own.again) = (Some(edition), true, false);
         Some((branch, octets))
     }
 

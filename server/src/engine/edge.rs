@@ -36,6 +36,10 @@ impl Engine {
         }
         let otid = Otid::of(&self.key, &message.identity());
         let request = Request { otid, flow, info, message, received: now };
+        if !request.message.has(HeaderName::Via) {
+            // There is nowhere an answer could go.
+            return self.metrics.malformed();
+        }
         if let Err(invalid) = request.message.validate() {
             return self.refuse_unseen(now, &request, &Refusal::because(invalid.status, invalid.what));
         }
@@ -114,7 +118,7 @@ impl Engine {
         }
         let otid = Otid::of(&self.key, &message.identity());
         let request = Request { otid, flow, info, message, received: now };
-        self.refuse_unseen(now, &request, &Refusal::because(400, malformed.what));
+        self.refuse_unseen(now, &request, &Refusal::because(malformed.status, malformed.what));
     }
 
     pub(super) fn broken(&mut self, now: Moment, flow: Flow, error: FrameError) {

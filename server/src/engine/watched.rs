@@ -20,6 +20,10 @@ use crate::services::presence::{self, Shown};
 /// Interest in a user outlives his last watcher by this, since watchers come back.
 const UNWATCH_AFTER: Duration = Duration::from_secs(60);
 
+/// Number of a document: rises only when what watchers are shown differs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Edition(u64);
+
 /// A user somebody here watches.
 #[derive(Debug)]
 pub(super) struct Target {
@@ -27,16 +31,21 @@ pub(super) struct Target {
     pub(super) version: Version,
     pub(super) state: State,
     pub(super) aces: Vec<Ace>,
-    facts: Facts,
-    shown: Option<Arc<Shown>>,
+    pub(super) edition: Edition,
+    shown: Arc<Shown>,
     watchers: BTreeSet<Key128>,
 }
 
 impl Target {
-    /// The documents for watchers, rendered at the first need.
-    fn shown(&mut self) -> Arc<Shown> {
-        let shown = self.shown.get_or_insert_with(|| Arc::new(presence::shown(&self.address, &self.facts)));
-        Arc::clone(shown)
+    /// Takes in a newer state. True: watchers see a difference.
+    fn take(&mut self, version: Version, facts: &Facts) -> bool {
+        self.version = version;
+        let shown = presence::shown(&self.address, facts);
+        let differs = shown != *self.shown;
+        if differs {
+            (self.shown, self.edition) = (Arc::new(shown), Edition(self.edition.0 + 1));
+        }
+        differs
     }
 }
 
@@ -67,15 +76,15 @@ impl Watched {
             version: Version(0),
             state,
             aces: Vec::new(),
-            facts: Facts::default(),
-            shown: None,
+            edition: Edition::default(),
+            shown: Arc::new(presence::shown(address, &Facts::default())),
             watchers: BTreeSet::new(),
         });
         (target.state, target.aces) = (state, aces);
         if let Some(facts) = facts
             && (version >= target.version)
         {
-            (target.version, target.facts, target.shown) = (version, facts, None);
+            target.take(version, &facts);
         }
         user
     }
@@ -96,8 +105,8 @@ impl Watched {
         self.targets.get(&user).map(|t| t.watchers.iter().copied().collect()).unwrap_or_default()
     }
 
-    pub(super) fn shown(&mut self, user: UserRef) -> Option<Arc<Shown>> {
-        self.targets.get_mut(&user).map(Target::shown)
+    pub(super) fn shown(&self, user: UserRef) -> Option<Arc<Shown>> {
+        self.targets.get(&user).map(|target| Arc::clone(&target.shown))
     }
 
     fn forget_unwatched(&mut self, user: UserRef) -> bool {
@@ -114,11 +123,11 @@ impl Engine {
     pub(super) fn presence_changed(&mut self, now: Moment, change: PresenceChange) {
         let Some(user) = change.user else { return };
         let Some(target) = self.watched.targets.get_mut(&user) else { return };
-        if change.version <= target.version {
-            return;
+        if change.version > target.version && target.take(change.version, &change.state) {
+            for dialog in self.watched.watchers(user) {
+                self.notify(now, dialog);
+            }
         }
-        (target.version, target.facts, target.shown) = (change.version, change.state, None);
-        self.tell_watchers(now, user);
     }
 
     /// An account was disabled or enabled: watchers see it.
@@ -129,12 +138,6 @@ impl Engine {
             for dialog in self.watched.watchers(user) {
                 self.tell_again(now, dialog);
             }
-        }
-    }
-
-    fn tell_watchers(&mut self, now: Moment, user: UserRef) {
-        for dialog in self.watched.watchers(user) {
-            self.notify(now, dialog);
         }
     }
 

@@ -7,8 +7,8 @@ use commpool_sip::pidf::{self, Basic, Document, Note, Person, Tuple};
 pub const PIDF: &str = "application/pidf+xml";
 /// Largest document kept of a publication, octets.
 const MAX_DOCUMENT: usize = 25 * 1024;
-/// Largest body of a NOTIFY over UDP, so that the whole stays below 1,300 octets (RFC 3261 §18.1.1).
-pub const UDP_BODY: usize = 650;
+/// Largest full body of a NOTIFY over UDP, so that the whole stays below 1,300 octets (RFC 3261 §18.1.1).
+pub const UDP_BODY: usize = 550;
 /// Most activities kept of a publication, and octets of its note.
 const MAX_ACTIVITIES: usize = 8;
 const MAX_NOTE: usize = 512;
@@ -95,12 +95,10 @@ pub fn shown(address: &str, facts: &Facts) -> Shown {
         ..Document::default()
     };
     let full = pidf::write(&document(tuples, total.note.as_deref()));
-    let short = if full.len() <= UDP_BODY {
-        full.clone()
-    } else {
-        let note = total.note.as_deref().map(|n| n.chars().take(32).collect::<String>());
-        pidf::write(&document(vec![aggregate_tuple(&total, address)], note.as_deref()))
-    };
+    let note = total.note.as_deref().map(|n| n.chars().take(32).collect::<String>());
+    let mut first = aggregate_tuple(&total, address);
+    first.notes.clear();
+    let short = pidf::write(&document(vec![first], note.as_deref()));
     Shown { full, short }
 }
 

@@ -10,7 +10,7 @@ use commpool_sip::message::Message;
 use commpool_sip::otid::PoolKey;
 use commpool_sip::uri::Uri;
 use commpool_store::ops::accounts::State;
-use commpool_store::ops::subscribe::{self, Dialog, Kind};
+use commpool_store::ops::subscribe::{self, CSEQ_STEP, Dialog, Kind};
 
 use super::presence::PIDF;
 use super::{ALLOW_EVENTS, Caller, Refusal, Request, asked_expires, jittered, own_address};
@@ -115,6 +115,7 @@ pub fn plan(
     fe: Incarnation,
     endpoint: Option<EndpointId>,
     held: Option<(UserRef, Version)>,
+    pool_seconds: u64,
 ) -> subscribe::Request {
     subscribe::Request {
         watcher: caller.user,
@@ -128,6 +129,7 @@ pub fn plan(
         presentities: vec![wanted.presentity.clone()],
         held: held.into_iter().collect(),
         expires: wanted.expires,
+        first_cseq: u32::try_from(pool_seconds).unwrap_or(u32::MAX).saturating_add(CSEQ_STEP),
         dialog: wanted.dialog.clone(),
     }
 }

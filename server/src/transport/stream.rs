@@ -82,7 +82,8 @@ where
         return;
     }
     let flow = Flow::Stream(serial);
-    let mut reader = Reader { framer: StreamFramer::new(limits), buffer: BytesMut::new(), begun: None, limits };
+    let mut reader =
+        Reader { framer: StreamFramer::new(limits), buffer: BytesMut::new(), broken: false, begun: None, limits };
     loop {
         let deadline = reader.begun.map(|at| at + MESSAGE_DEADLINE);
         tokio::select! {
@@ -158,6 +159,8 @@ async fn write<S: AsyncWrite + Unpin>(
 struct Reader {
     framer: StreamFramer,
     buffer: BytesMut,
+    /// After a framing error the rest of the stream means nothing; the engine answers and closes.
+    broken: bool,
     /// When the message that is not complete yet began.
     begun: Option<Instant>,
     limits: Limits,
@@ -165,6 +168,9 @@ struct Reader {
 
 impl Reader {
     async fn read<S: AsyncRead + Unpin>(&mut self, stream: &mut S) -> io::Result<()> {
+        if self.broken {
+            return std::future::pending().await;
+        }
         let buffer = &mut self.buffer;
         std::future::poll_fn(|cx| poll_read(stream, cx, buffer)).await
     }
@@ -184,12 +190,10 @@ impl Reader {
                 Ok(Some(Frame::Pong)) => continue,
                 Ok(None) => break,
                 Err(error) => {
-                    let told = engine.send(Event::Input(Input::Broken { flow, error })).await;
-                    // The engine answers and closes; nothing more is read.
-                    return told.is_ok() && {
-                        self.framer = StreamFramer::new(self.limits);
-                        self.stop_reading()
-                    };
+                    self.broken = true;
+                    self.buffer = BytesMut::new();
+                    self.begun = Some(Instant::now());
+                    return engine.send(Event::Input(Input::Broken { flow, error })).await.is_ok();
                 }
             };
             if engine.send(Event::Input(input)).await.is_err() {
@@ -202,13 +206,6 @@ impl Reader {
         } else if self.begun.is_none() {
             self.begun = Some(Instant::now());
         }
-        true
-    }
-
-    /// After a framing error the rest of the stream means nothing.
-    fn stop_reading(&mut self) -> bool {
-        self.buffer = BytesMut::new();
-        self.begun = Some(Instant::now());
         true
     }
 }

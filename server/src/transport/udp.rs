@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use commpool_sip::frame::is_keep_alive;
 use commpool_sip::limits::Limits;
 use commpool_sip::message::Message;
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
@@ -106,11 +107,11 @@ const fn usable(ip: IpAddr) -> bool {
 
 /// A datagram as the engine sees it. Keep-alives shorter than CRLFCRLF, and what cannot be SIP at all, are nothing.
 fn input(flow: Flow, datagram: &[u8], limits: &Limits) -> Option<Input> {
-    if datagram == b"\r\n\r\n" {
+    if is_keep_alive(datagram) {
         return Some(Input::Ping { flow });
     }
-    // STUN begins with two zero bits, CRLF and NUL keep-alives are no message.
-    if datagram.len() < 16 || datagram.first().is_some_and(|octet| *octet < 0x20) {
+    // STUN begins with two zero bits; NUL octets and the like are keep-alives of some clients.
+    if datagram.len() < 16 || datagram.first().is_some_and(|octet| *octet < b'\n') {
         return None;
     }
     match Message::parse_datagram(Bytes::copy_from_slice(datagram), limits) {

@@ -5,7 +5,7 @@ use commpool_model::ids::{Incarnation, Key128, Origin, UserRef, Version};
 use commpool_model::presence::Availability;
 use commpool_store::ops::accounts::State;
 use commpool_store::ops::route;
-use commpool_store::ops::subscribe::{Dialog, End, Ended, Kind, Presentity, Reply, Request, Unwatch};
+use commpool_store::ops::subscribe::{CSEQ_STEP, Dialog, End, Ended, Kind, Presentity, Reply, Request, Unwatch};
 
 use crate::bench::{Bench, Registration, ace, contract, flow, publication};
 
@@ -23,6 +23,7 @@ pub(crate) fn subscription(watcher: UserRef, fe: Incarnation, n: u8, presentitie
         presentities: presentities.iter().map(|name| format!("{name}@example.com")).collect(),
         held: Vec::new(),
         expires: 600,
+        first_cseq: 1000,
         dialog: Dialog {
             call_id: format!("call-{n}"),
             local_tag: "ours".to_owned(),
@@ -37,7 +38,7 @@ pub(crate) fn subscription(watcher: UserRef, fe: Incarnation, n: u8, presentitie
 
 fn done(b: &Bench, request: Request) -> (bool, Option<Incarnation>, Vec<Option<Presentity>>) {
     match b.ask(request) {
-        Reply::Done { replay, owner_before, cseq: 0, presentities } => (replay, owner_before, presentities),
+        Reply::Done { replay, owner_before, cseq: _, presentities } => (replay, owner_before, presentities),
         other => panic!("{other:?}"),
     }
 }
@@ -113,6 +114,26 @@ contract! {
         let mut back = Request { initial: false, origin: Origin([10; 16]), ..first };
         back.dialog.remote_cseq = 3;
         assert_eq!(done(b, back).1, Some(second), "the end at the old owner did not touch it");
+    }
+
+    fn the_notify_number_of_a_new_owner_is_ahead_of_every_owner_before(b) {
+        let (fe, bob) = (b.start(true), b.add("bob"));
+        b.add("alice");
+        let cseq = |request: Request| match b.ask(request) {
+            Reply::Done { cseq, .. } => cseq,
+            other => panic!("{other:?}"),
+        };
+        let first = subscription(bob, fe, 1, &["alice"]);
+        assert_eq!(cseq(first.clone()), 0);
+        let mut again = Request { initial: false, origin: Origin([2; 16]), ..first };
+        again.dialog.remote_cseq = 2;
+        assert_eq!(cseq(again.clone()), 1000);
+        again.origin = Origin([3; 16]);
+        assert_eq!(cseq(again.clone()), 1000 + CSEQ_STEP);
+        again = Request { origin: Origin([4; 16]), first_cseq: 5000, ..again };
+        assert_eq!(cseq(again.clone()), 1000 + 2 * CSEQ_STEP);
+        again.origin = Origin([5; 16]);
+        assert_eq!(cseq(again), 5000);
     }
 
     fn expires_zero_reads_and_leaves_nothing(b) {
