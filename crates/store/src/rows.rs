@@ -218,7 +218,7 @@ pub(crate) struct SubscriptionRow {
     pub(crate) kind: subscribe::Kind,
     pub(crate) presentities: Vec<String>,
     pub(crate) expires_at: Micros,
-    /// Last NOTIFY CSeq written at a hand-over.
+    /// First NOTIFY CSeq of the owner.
     pub(crate) cseq: u32,
     pub(crate) dialog: subscribe::Dialog,
 }
