@@ -40,7 +40,7 @@ pub(crate) fn check(operation: &Operation) -> Checked {
         Operation::CredentialPut(r) => credential(r),
         Operation::CredentialRevoke(r) => {
             text("address", &r.address, 1, ADDRESS)?;
-            text("label", &r.label, 1, 64)
+            line("label", &r.label, 1, 64)
         }
         Operation::Register(r) => register(r),
         Operation::Unregister(r) => {
@@ -81,18 +81,31 @@ const fn invalid(field: &'static str, problem: &'static str) -> StoreError {
     StoreError::Invalid { field, problem }
 }
 
+/// Text as it came in a header or as an address: SQL ends texts at NUL, all else is kept.
 fn text(field: &'static str, text: &str, least: usize, most: usize) -> Checked {
     match text.len() {
         length if length < least => Err(invalid(field, "is empty")),
         length if length > most => Err(invalid(field, "is too long")),
-        _ if text.contains(char::is_control) => Err(invalid(field, "has control characters")),
+        _ if text.contains('\0') => Err(invalid(field, "has a NUL")),
         _ => Ok(()),
     }
 }
 
+/// Text that people read in lists and lines.
+fn line(field: &'static str, line: &str, least: usize, most: usize) -> Checked {
+    if line.contains(char::is_control) {
+        return Err(invalid(field, "has control characters"));
+    }
+    text(field, line, least, most)
+}
+
+/// A list that is kept as lines.
 fn texts(field: &'static str, list: &[String], longest_list: usize, longest: usize) -> Checked {
     count(field, list.len(), longest_list)?;
-    list.iter().try_for_each(|one| text(field, one, 1, longest))
+    list.iter().try_for_each(|one| match one.contains('\n') {
+        true => Err(invalid(field, "has a line break")),
+        false => text(field, one, 1, longest),
+    })
 }
 
 const fn count(field: &'static str, length: usize, most: usize) -> Checked {
@@ -121,9 +134,9 @@ fn own_endpoints(user: UserRef, ids: &[EndpointId]) -> Checked {
 }
 
 fn start(r: &front_ends::Start) -> Checked {
-    text("pod", &r.pod, 1, 253)?;
-    text("address", &r.address, 0, 253)?;
-    text("build", &r.build, 0, 253)
+    line("pod", &r.pod, 1, 253)?;
+    line("address", &r.address, 0, 253)?;
+    line("build", &r.build, 0, 253)
 }
 
 fn register(r: &register::Request) -> Checked {
@@ -196,12 +209,12 @@ fn account(r: &accounts::Put) -> Checked {
     {
         return Err(invalid("address", "is no canonical address user@domain"));
     }
-    name.into_iter().try_for_each(|name| text("display_name", name, 0, 256))
+    name.into_iter().try_for_each(|name| line("display_name", name, 0, 256))
 }
 
 fn credential(r: &credentials::Put) -> Checked {
     text("address", &r.address, 1, ADDRESS)?;
-    text("label", &r.label, 1, 64)?;
+    line("label", &r.label, 1, 64)?;
     let mut algorithms: Vec<_> = r.verifiers.iter().map(|verifier| verifier.algorithm).collect();
     algorithms.sort_unstable();
     algorithms.dedup();

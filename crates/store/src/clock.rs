@@ -24,3 +24,17 @@ fn since_boot() -> Duration {
     let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
     Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_the_time_of_day_and_never_goes_back() {
+        let clock = system_clock();
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_micros();
+        let told: Vec<u64> = (0..1000).map(|_| clock().0).collect();
+        assert!(u128::from(told[0]).abs_diff(wall) < 10_000_000, "{} {wall}", told[0]);
+        assert!(told.is_sorted() && told[999] > told[0]);
+    }
+}
