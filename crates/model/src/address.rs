@@ -76,7 +76,7 @@ impl Address {
         domain_of(&self.text)
     }
 
-    /// The address as a SIP URI: `sip:` and the user with every octet escaped that RFC 3261 §25.1 does not allow there.
+    /// The address as a SIP URI; octets that RFC 3261 §25.1 does not allow in a user part are escaped.
     pub fn uri(&self) -> String {
         let mut uri = String::with_capacity(self.text.len() + 8);
         uri.push_str("sip:");

@@ -1,5 +1,5 @@
-//! Cost of the hot operations on SQLite: with 1, 32 and 128 requests under way at any time, by the clock on the wall and
-//! by the processor time of the whole process.
+//! Cost of the hot operations on SQLite with 1, 32 and 128 requests under way at any time: by the clock on the wall,
+//! and by the processor time of the whole process.
 
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! The Back-End Database: domain operations over Memory and SQLite.
 //!
-//! [`ops`] says what can be asked; [`Store`] carries batches of it to a backend. What an operation does is written once,
-//! in `engine`, over the tables that each backend offers; SQL and maps hold rows and decide nothing.
+//! [`ops`] says what can be asked; [`Store`] carries batches of it to a backend. What an operation does is written
+//! once, in `engine`, over the tables that each backend offers; SQL and maps hold rows and decide nothing.
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 

@@ -340,7 +340,7 @@ fn a_full_queue_answers_at_once() {
     let fe = Incarnation(1);
     let unknown = UserRef::local(99);
     let soft = |count| -> Vec<Operation> { (0..count).map(|_| register(unknown, fe, 1).into()).collect() };
-    // The writer holds a batch in its hands and waits for the lock; whatever it had taken, the queue is full after this.
+    // The writer holds a batch in its hands and waits for the lock; whatever it took, the queue is full after this.
     let waiting = submit(&store, soft(4096 + 128));
     let (_, busy) = waiting.recv_timeout(Duration::from_secs(1)).unwrap();
     assert_eq!(busy, Err(StoreError::Busy));

@@ -56,8 +56,8 @@ pub(super) fn endpoint(row: &Row<'_>) -> rusqlite::Result<EndpointRow> {
 const REFRESH: &str = "
     update endpoint set
         binding_key = ?3, serial = ?5, transport = ?6, remote = ?7, expires_at = ?9, registered_at = ?10, origin = ?11,
-        call_id = ?12, cseq = ?13, q = ?14, contact = ?15, contact_value = ?16, path = ?17, instance = ?18, reg_id = ?19,
-        agent = ?20
+        call_id = ?12, cseq = ?13, q = ?14, contact = ?15, contact_value = ?16, path = ?17, instance = ?18,
+        reg_id = ?19, agent = ?20
     where user_id = ?1 and endpoint_id = ?2 and fe = ?4 and lost_at is ?8";
 
 const REPLACE: &str = "

@@ -9,94 +9,111 @@ use commpool_store::ops::register::{Change, Contacts, Reply};
 use commpool_store::ops::{Class, HealthRequest, Operation, Outcome, accounts, endpoints, front_ends, route};
 use commpool_store::{SCHEMA, StoreError};
 
-use crate::bench::{Registration, binding, contract, flow, publication};
+use crate::bench::{Bench, Registration, binding, contract, flow, publication};
 use crate::credentials::password;
 use crate::subscribe::subscription;
 
 contract! {
-    fn equal_keys_in_one_batch_are_carried_out_one_after_the_other(b) {
-        let (fe, alice) = (b.start(true), b.add("alice"));
-        let register = |cseq| Operation::from(Registration::new(alice, fe, 1).cseq(cseq).0);
-        let publish = |n| Operation::from(publication(alice, flow(fe, 1), n, Availability::Busy));
-        let add = || Operation::from(Put::Add { address: "bob@example.com".to_owned(), display_name: String::new() });
-        let batch = vec![register(1), register(2), register(1), register(2), publish(1), publish(2), publish(2), add(), add()];
-        let outcomes: Vec<Outcome> = b.many(batch).into_iter().map(Result::unwrap).collect();
-        let how = |n: usize| match &outcomes[n] {
-            Outcome::Register(Reply::Done(done)) => Some((done.touched[0].how, done.replay)),
-            _ => None,
-        };
-        assert_eq!(how(0), Some((Change::Created, false)));
-        assert_eq!(how(1), Some((Change::Refreshed, false)));
-        assert_eq!(outcomes[2], Outcome::Register(Reply::Stale));
-        assert_eq!(how(3), Some((Change::Refreshed, true)));
-        let replay = |n: usize| match &outcomes[n] {
-            Outcome::Publish(Published::Done { replay, .. }) => *replay,
-            other => panic!("{other:?}"),
-        };
-        assert_eq!((replay(4), replay(5), replay(6)), (false, false, true));
-        assert!(matches!(outcomes[7], Outcome::AccountPut(PutReply::Done(_))));
-        assert_eq!(outcomes[8], Outcome::AccountPut(PutReply::Exists));
-        assert_eq!(b.endpoints("alice").len(), 1);
-    }
+    equal_keys_in_one_batch_are_carried_out_one_after_the_other
+    a_large_batch_is_answered_in_full
+    what_breaks_a_bound_is_refused_before_it_is_queued
+    health_tells_that_writes_are_taken
+    every_call_is_counted
+}
 
-    fn a_large_batch_is_answered_in_full(b) {
-        let fe = b.start(true);
-        let users: Vec<UserRef> = (0..300).map(|n| b.add(&format!("user-{n}"))).collect();
-        let requests = users.iter().map(|user| Operation::from(Registration::new(*user, fe, 1).0));
-        for (user, outcome) in users.iter().zip(b.many(requests.collect())) {
-            let Ok(Outcome::Register(Reply::Done(done))) = outcome else { panic!("{outcome:?}") };
-            assert_eq!(done.bindings[0].id.user(), user.id, "each gets its own answer");
+fn equal_keys_in_one_batch_are_carried_out_one_after_the_other(b: &Bench) {
+    let (fe, alice) = (b.start(true), b.add("alice"));
+    let register = |cseq| Operation::from(Registration::new(alice, fe, 1).cseq(cseq).0);
+    let publish = |n| Operation::from(publication(alice, flow(fe, 1), n, Availability::Busy));
+    let add = || Operation::from(Put::Add { address: "bob@example.com".to_owned(), display_name: String::new() });
+    let batch =
+        vec![register(1), register(2), register(1), register(2), publish(1), publish(2), publish(2), add(), add()];
+    let outcomes: Vec<Outcome> = b.many(batch).into_iter().map(Result::unwrap).collect();
+    let how = |n: usize| match &outcomes[n] {
+        Outcome::Register(Reply::Done(done)) => Some((done.touched[0].how, done.replay)),
+        _ => None,
+    };
+    assert_eq!(how(0), Some((Change::Created, false)));
+    assert_eq!(how(1), Some((Change::Refreshed, false)));
+    assert_eq!(outcomes[2], Outcome::Register(Reply::Stale));
+    assert_eq!(how(3), Some((Change::Refreshed, true)));
+    let replay = |n: usize| match &outcomes[n] {
+        Outcome::Publish(Published::Done { replay, .. }) => *replay,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((replay(4), replay(5), replay(6)), (false, false, true));
+    assert!(matches!(outcomes[7], Outcome::AccountPut(PutReply::Done(_))));
+    assert_eq!(outcomes[8], Outcome::AccountPut(PutReply::Exists));
+    assert_eq!(b.endpoints("alice").len(), 1);
+}
+
+fn a_large_batch_is_answered_in_full(b: &Bench) {
+    let fe = b.start(true);
+    let users: Vec<UserRef> = (0..300).map(|n| b.add(&format!("user-{n}"))).collect();
+    let requests = users.iter().map(|user| Operation::from(Registration::new(*user, fe, 1).0));
+    for (user, outcome) in users.iter().zip(b.many(requests.collect())) {
+        let Ok(Outcome::Register(Reply::Done(done))) = outcome else { panic!("{outcome:?}") };
+        assert_eq!(done.bindings[0].id.user(), user.id, "each gets its own answer");
+    }
+}
+
+fn what_breaks_a_bound_is_refused_before_it_is_queued(b: &Bench) {
+    let (fe, alice) = (b.start(true), b.add("alice"));
+    let registration = Registration::new(alice, fe, 1);
+    let long = "x".repeat(9000);
+    let refused: Vec<(&str, Operation)> = vec![
+        ("contacts", registration.clone().contacts(Contacts::Each(vec![])).0.into()),
+        ("contacts", registration.clone().contacts(Contacts::Each((1..=11).map(binding).collect())).0.into()),
+        ("q", registration.clone().with(|b| b.q = 1001).0.into()),
+        ("contact", registration.clone().with(|b| b.contact.clone_from(&long)).0.into()),
+        ("path", registration.clone().with(|b| b.path = vec!["<sip:a>\n".to_owned()]).0.into()),
+        ("path", registration.clone().with(|b| b.path = vec![String::new()]).0.into()),
+        ("user.home", Registration::new(UserRef { home: Home(1), ..alice }, fe, 1).0.into()),
+        ("user.id", Registration::new(UserRef::local(1 << 40), fe, 1).0.into()),
+        ("limit", endpoints::SweepLost { fe, limit: 0 }.into()),
+        ("limit", endpoints::Find { limit: 1001, ..Default::default() }.into()),
+        ("address", Put::Add { address: "Alice@Example.com".to_owned(), display_name: String::new() }.into()),
+        ("address", Put::Add { address: "alice".to_owned(), display_name: String::new() }.into()),
+        ("target", route::Request { target: "a\0b".to_owned(), sender: String::new() }.into()),
+        ("presentities", subscription(alice, fe, 1, &[]).into()),
+        ("label", {
+            let mut put = password("alice", "", "aa");
+            put.label.clear();
+            put.into()
+        }),
+        ("verifiers", {
+            let mut put = password("alice", "main", "aa");
+            put.verifiers.clear();
+            put.into()
+        }),
+    ];
+    for (field, operation) in refused {
+        match b.try_ask(operation.clone()) {
+            Err(StoreError::Invalid { field: named, .. }) => assert_eq!(named, field),
+            other => panic!("{operation:?}: {other:?}"),
         }
     }
+    assert_eq!(b.endpoints("alice"), []);
+}
 
-    fn what_breaks_a_bound_is_refused_before_it_is_queued(b) {
-        let (fe, alice) = (b.start(true), b.add("alice"));
-        let registration = Registration::new(alice, fe, 1);
-        let long = "x".repeat(9000);
-        let refused: Vec<(&str, Operation)> = vec![
-            ("contacts", registration.clone().contacts(Contacts::Each(vec![])).0.into()),
-            ("contacts", registration.clone().contacts(Contacts::Each((1..=11).map(binding).collect())).0.into()),
-            ("q", registration.clone().with(|b| b.q = 1001).0.into()),
-            ("contact", registration.clone().with(|b| b.contact.clone_from(&long)).0.into()),
-            ("path", registration.clone().with(|b| b.path = vec!["<sip:a>\n".to_owned()]).0.into()),
-            ("path", registration.clone().with(|b| b.path = vec![String::new()]).0.into()),
-            ("user.home", Registration::new(UserRef { home: Home(1), ..alice }, fe, 1).0.into()),
-            ("user.id", Registration::new(UserRef::local(1 << 40), fe, 1).0.into()),
-            ("limit", endpoints::SweepLost { fe, limit: 0 }.into()),
-            ("limit", endpoints::Find { limit: 1001, ..Default::default() }.into()),
-            ("address", Put::Add { address: "Alice@Example.com".to_owned(), display_name: String::new() }.into()),
-            ("address", Put::Add { address: "alice".to_owned(), display_name: String::new() }.into()),
-            ("target", route::Request { target: "a\0b".to_owned(), sender: String::new() }.into()),
-            ("presentities", subscription(alice, fe, 1, &[]).into()),
-            ("label", { let mut put = password("alice", "", "aa"); put.label.clear(); put.into() }),
-            ("verifiers", { let mut put = password("alice", "main", "aa"); put.verifiers.clear(); put.into() }),
-        ];
-        for (field, operation) in refused {
-            match b.try_ask(operation.clone()) {
-                Err(StoreError::Invalid { field: named, .. }) => assert_eq!(named, field),
-                other => panic!("{operation:?}: {other:?}"),
-            }
-        }
-        assert_eq!(b.endpoints("alice"), []);
-    }
+fn health_tells_that_writes_are_taken(b: &Bench) {
+    let health = b.ask(HealthRequest);
+    assert_eq!((health.writable, health.schema), (true, SCHEMA));
+}
 
-    fn health_tells_that_writes_are_taken(b) {
-        let health = b.ask(HealthRequest);
-        assert_eq!((health.writable, health.schema), (true, SCHEMA));
-    }
-
-    fn every_call_is_counted(b) {
-        let (fe, alice) = (b.start(true), b.add("alice"));
-        b.register(&Registration::new(alice, fe, 1));
-        let _ = b.many((0..10).map(|_| Operation::from(route::Request { target: String::new(), sender: String::new() })).collect());
-        assert!(b.try_ask(endpoints::SweepLost { fe, limit: 0 }.into()).is_err());
-        let stats = b.store.stats();
-        let counts = |name: &str| stats.operation(name).map(|of| (of.calls, of.errors)).unwrap();
-        assert_eq!((counts("register"), counts("route"), counts("sweep_lost")), ((1, 0), (10, 0), (1, 1)));
-        let route = stats.operation("route").unwrap();
-        assert!((1..=10).contains(&route.batches));
-        assert_eq!(stats.operation("publish").unwrap().batches, 0);
-    }
+fn every_call_is_counted(b: &Bench) {
+    let (fe, alice) = (b.start(true), b.add("alice"));
+    b.register(&Registration::new(alice, fe, 1));
+    let _ = b.many(
+        (0..10).map(|_| Operation::from(route::Request { target: String::new(), sender: String::new() })).collect(),
+    );
+    assert!(b.try_ask(endpoints::SweepLost { fe, limit: 0 }.into()).is_err());
+    let stats = b.store.stats();
+    let counts = |name: &str| stats.operation(name).map(|of| (of.calls, of.errors)).unwrap();
+    assert_eq!((counts("register"), counts("route"), counts("sweep_lost")), ((1, 0), (10, 0), (1, 1)));
+    let route = stats.operation("route").unwrap();
+    assert!((1..=10).contains(&route.batches));
+    assert_eq!(stats.operation("publish").unwrap().batches, 0);
 }
 
 #[test]

@@ -14,12 +14,9 @@ use commpool_store::ops::{Ask, Endpoint, FlowRef, Operation, Outcome, PresenceCh
 use commpool_store::{DATABASE_FILE, SqliteOptions, Store, StoreError};
 use tempfile::TempDir;
 
-/// Runs each test on both backends.
+/// Makes tests of functions: each runs on both backends.
 macro_rules! contract {
-    ($($(#[$doc:meta])* fn $name:ident($bench:ident) $body:block)*) => { $(
-        $(#[$doc])*
-        fn $name($bench: &$crate::bench::Bench) $body
-
+    ($($name:ident)*) => { $(
         mod $name {
             #[test]
             fn memory() {
