@@ -139,6 +139,8 @@ fn without_leftovers(objects: &Objects) -> Objects {
         .collect()
 }
 
+type Edit = fn(&mut Value);
+
 #[tokio::test]
 async fn what_was_deleted_or_changed_by_hand_is_repaired() {
     let world = World::with(minimal());
@@ -155,7 +157,7 @@ async fn what_was_deleted_or_changed_by_hand_is_repaired() {
         world.settle().await;
         assert_same(&world.objects(), &whole, &format!("{resource} {name} deleted"));
     }
-    let changes: [(&str, &str, fn(&mut Value)); 6] = [
+    let changes: [(&str, &str, Edit); 6] = [
         ("statefulsets", "demo-front-end", |it| {
             it["spec"]["template"]["spec"]["containers"][0]["image"] = json!("other")
         }),

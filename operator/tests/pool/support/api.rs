@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
-use http::{Method, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use k8s_openapi::jiff::Timestamp;
@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::merge;
+use super::request::{Selector, Target, pairs, shown};
 
 /// Where an object is kept.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -203,8 +204,8 @@ impl FakeApi {
             .is_some_and(|accept| accept.to_str().unwrap().contains("PartialObjectMetadata"));
         let body = body.collect_bytes().await.expect("a body of our own client");
         let verb = target.verb(&parts.method, query.contains_key("watch"));
-        if let Err(answer) = self.admit(&target, verb) {
-            return answer;
+        if let Some(failure) = self.admit(&target, verb) {
+            return failure;
         }
         match verb {
             "watch" => self.watch(target, query, metadata_only),
@@ -221,21 +222,21 @@ impl FakeApi {
         }
     }
 
-    /// Logs the request, and lets it fail if a test wants that.
-    fn admit(&self, target: &Target, verb: &'static str) -> Result<(), Answer> {
+    /// Logs the request; the answer if a test wants it to fail.
+    fn admit(&self, target: &Target, verb: &'static str) -> Option<Answer> {
         let mut state = self.state();
         let seen = target.seen(verb);
         if state.writes_left == Some(0) {
-            return Err(error(500, "InternalError", "broken off"));
+            return Some(error(500, "InternalError", "broken off"));
         }
         if let Some((code, status)) = state.refusals.get(&(verb.to_owned(), seen.resource.clone())) {
-            return Err(answer(*code, status.clone()));
+            return Some(answer(*code, status.clone()));
         }
         if seen.is_write() {
             state.writes_left = state.writes_left.map(|left| left - 1);
         }
         state.log.push(seen);
-        Ok(())
+        None
     }
 
     fn list(&self, target: &Target, query: &BTreeMap<String, String>, metadata_only: bool) -> Answer {
@@ -418,86 +419,6 @@ fn immutable(
         }
         _ => None,
     }
-}
-
-#[derive(Clone)]
-struct Target {
-    key: Key,
-    subresource: Option<String>,
-}
-
-impl Target {
-    fn parse(path: &str) -> Option<Self> {
-        let mut parts = path.trim_matches('/').split('/').map(str::to_owned);
-        let group = if parts.next()? == "api" { String::new() } else { parts.next()? };
-        parts.next()?;
-        let mut next = parts.next()?;
-        let mut namespace = String::new();
-        if next == "namespaces" {
-            namespace = parts.next()?;
-            next = parts.next()?;
-        }
-        let name = parts.next().unwrap_or_default();
-        Some(Self { key: Key { group, resource: next, namespace, name }, subresource: parts.next() })
-    }
-
-    fn verb(&self, method: &Method, watch: bool) -> &'static str {
-        match (method.as_str(), self.key.name.is_empty()) {
-            ("GET", true) if watch => "watch",
-            ("GET", true) => "list",
-            ("GET", false) => "get",
-            ("POST", _) => "create",
-            ("PATCH", _) => "patch",
-            (other, _) => panic!("the operator must not send {other}"),
-        }
-    }
-
-    fn seen(&self, verb: &'static str) -> Seen {
-        let Key { group, resource, name, .. } = self.key.clone();
-        let resource = self.subresource.iter().fold(resource, |resource, sub| format!("{resource}/{sub}"));
-        Seen { verb, group, resource, name }
-    }
-
-    fn holds(&self, key: &Key) -> bool {
-        key.group == self.key.group
-            && key.resource == self.key.resource
-            && (self.key.namespace.is_empty() || key.namespace == self.key.namespace)
-    }
-}
-
-#[derive(Clone)]
-struct Selector(Vec<(String, String)>);
-
-impl Selector {
-    fn parse(query: &BTreeMap<String, String>) -> Self {
-        let text = query.get("labelSelector").cloned().unwrap_or_default();
-        Self(
-            text.split(',')
-                .filter_map(|pair| pair.split_once('='))
-                .map(|(key, value)| (key.to_owned(), value.to_owned()))
-                .collect(),
-        )
-    }
-
-    fn matches(&self, object: &Value) -> bool {
-        self.0.iter().all(|(key, value)| object["metadata"]["labels"][key] == json!(value))
-    }
-}
-
-fn pairs(query: &str) -> BTreeMap<String, String> {
-    let decoded = |text: &str| text.replace("%2F", "/").replace("%3D", "=").replace("%2C", ",").replace('+', " ");
-    query
-        .split('&')
-        .filter_map(|pair| pair.split_once('='))
-        .map(|(key, value)| (key.to_owned(), decoded(value)))
-        .collect()
-}
-
-fn shown(object: &Value, metadata_only: bool) -> Value {
-    if metadata_only {
-        return json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": object["metadata"]});
-    }
-    object.clone()
 }
 
 fn ok(value: Value) -> Answer {

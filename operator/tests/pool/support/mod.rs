@@ -3,6 +3,7 @@
 pub(crate) mod api;
 pub(crate) mod cluster;
 pub(crate) mod merge;
+mod request;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

@@ -1,0 +1,360 @@
+//! The operator against a real API server, with no more rights than it is installed with.
+//!
+//! Started when COMMPOOL_KUBE_BIN names a folder with `etcd` and `kube-apiserver`; required where CI=true. There is no
+//! kubelet and no controller manager: what they would do is written into the status of the objects.
+
+mod server;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use commpool_operator::controller::Context;
+use commpool_operator::crd::CommunicationsPool;
+use commpool_operator::metrics::Metrics;
+use commpool_operator::validate::Environment;
+use commpool_operator::watch::{Scope, run};
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret, Service};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams, PostParams};
+use kube::core::GroupVersionKind;
+use kube::{Client, ResourceExt};
+use serde_json::{Value, json};
+
+use server::ApiServer;
+
+const NAMESPACE: &str = "chat";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_operator_serves_pools_of_a_real_api_server() {
+    let Some(server) = ApiServer::start().await else { return };
+    let admin = server.client("admin").await;
+    install(&admin).await;
+    refuses(&admin).await;
+    let operator = Operator::start(server.client("operator").await);
+    samples(&admin).await;
+    becomes_ready(&admin).await;
+    rests(&admin, &operator).await;
+    repairs(&admin).await;
+    pods_pass_restricted(&admin).await;
+    grows_or_says_why_not(&admin).await;
+}
+
+/// The operator's controller in this process.
+struct Operator {
+    metrics: Arc<Metrics>,
+}
+
+impl Operator {
+    fn start(client: Client) -> Self {
+        let metrics = Arc::new(Metrics::new("0.1.0"));
+        let environment = Environment { version: "0.1.0".into() };
+        let context =
+            Context::new(client.clone(), environment, Arc::new(Timestamp::now), metrics.clone(), Some("test".into()));
+        tokio::spawn(run(client, Scope::default(), Arc::new(context), std::future::pending(), drop));
+        Self { metrics }
+    }
+
+    /// The sum of a metric over its labels.
+    fn count(&self, name: &str) -> u64 {
+        let text = self.metrics.text().unwrap();
+        let lines = text.lines().filter(|line| line.starts_with(name));
+        lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
+    }
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn documents(path: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(root().join(path)).unwrap();
+    serde_yaml::Deserializer::from_str(&text)
+        .map(|document| serde::Deserialize::deserialize(document).unwrap())
+        .collect()
+}
+
+/// As `kubectl apply --server-side --validate=strict` does it.
+async fn apply(client: &Client, object: &Value, namespace: &str) -> Result<DynamicObject, kube::Error> {
+    let text = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let (version, kind) = (text("/apiVersion"), text("/kind"));
+    let (group, version) = version.split_once('/').unwrap_or(("", &version));
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, &kind));
+    let api: Api<DynamicObject> = match kind.as_str() {
+        "Namespace" | "CustomResourceDefinition" | "ClusterRole" | "ClusterRoleBinding" | "StorageClass" => {
+            Api::all_with(client.clone(), &resource)
+        }
+        _ => {
+            let own = text("/metadata/namespace");
+            Api::namespaced_with(client.clone(), if own.is_empty() { namespace } else { &own }, &resource)
+        }
+    };
+    api.patch(&text("/metadata/name"), &PatchParams::apply("kubectl").validation_strict(), &Patch::Apply(object)).await
+}
+
+/// Waits until `ask` has an answer that is right.
+async fn until<T, F>(what: &str, within: Duration, mut ask: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    let end = Instant::now() + within;
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(Instant::now() < end, "not within {within:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// All of deploy/install.yaml, whose definition the server accepts with its cost budget.
+async fn install(admin: &Client) {
+    for document in documents("deploy/install.yaml") {
+        apply(admin, &document, "").await.unwrap_or_else(|error| panic!("{}: {error}", document["kind"]));
+    }
+    let crds: Api<CustomResourceDefinition> = Api::all(admin.clone());
+    until("the definition is established", Duration::from_secs(20), || async {
+        let conditions = crds.get("communicationspools.commpool.dev").await.ok()?.status?.conditions?;
+        let structural = conditions.iter().find(|condition| condition.type_ == "NonStructuralSchema");
+        assert!(structural.is_none(), "{structural:?}");
+        conditions.iter().any(|condition| condition.type_ == "Established" && condition.status == "True").then_some(())
+    })
+    .await;
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE,
+        "labels": {"pod-security.kubernetes.io/enforce": "restricted"}}});
+    apply(admin, &namespace, "").await.unwrap();
+    let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "provisioner": "kubernetes.io/no-provisioner",
+        "metadata": {"name": "standard", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}});
+    apply(admin, &class, "").await.unwrap();
+}
+
+fn pool(name: &str, spec: Value) -> Value {
+    json!({"apiVersion": "commpool.dev/v1alpha1", "kind": "CommunicationsPool", "metadata": {"name": name}, "spec": spec})
+}
+
+async fn refuses(admin: &Client) {
+    let domains = json!(["example.com"]);
+    for (spec, words) in [
+        (json!({"sipDomains": domains, "edition": "Enterprise"}), "supported values: \"Standard\""),
+        (json!({"sipDomains": domains, "replicas": 2}), "field not declared in schema"),
+        (json!({}), "sipDomains: Required value"),
+        (json!({"sipDomains": ["example.com", "example.com"]}), "duplicate"),
+        (json!({"sipDomains": domains, "service": {"type": "NodePort"}}), "type NodePort needs hostname"),
+        (json!({"sipDomains": domains, "frontEnd": {"storage": {"size": "1Mi"}}}), "must be at least 64Mi"),
+        (json!({"sipDomains": domains, "service": {"loadBalancerSourceRanges": ["x"]}}), "must be a network"),
+    ] {
+        let error = apply(admin, &pool("wrong", spec.clone()), NAMESPACE)
+            .await
+            .err()
+            .unwrap_or_else(|| panic!("accepted: {spec}"));
+        assert!(error.to_string().contains(words), "{spec}: {error}");
+    }
+    let long = apply(admin, &pool(&"a".repeat(41), json!({"sipDomains": domains})), NAMESPACE).await;
+    assert!(long.unwrap_err().to_string().contains("1-40 characters"));
+}
+
+async fn samples(admin: &Client) {
+    for entry in std::fs::read_dir(root().join("samples")).unwrap() {
+        let path = entry.unwrap().path();
+        for document in documents(path.to_str().unwrap()) {
+            apply(admin, &document, NAMESPACE).await.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        }
+    }
+}
+
+fn condition(pool: &CommunicationsPool, type_: &str) -> Option<(String, String)> {
+    let condition = pool.status.as_ref()?.conditions.iter().find(|condition| condition.type_ == type_)?;
+    Some((condition.status.clone(), condition.reason.clone()))
+}
+
+async fn reaches(admin: &Client, name: &str, type_: &str, status: &str, reason: &str) -> CommunicationsPool {
+    let pools: Api<CommunicationsPool> = Api::namespaced(admin.clone(), NAMESPACE);
+    let wanted = Some((status.to_owned(), reason.to_owned()));
+    until(&format!("{name}: {type_}={status}, {reason}"), Duration::from_secs(30), || async {
+        let pool = pools.get(name).await.ok()?;
+        let current = pool.status.as_ref()?.observed_generation == pool.metadata.generation;
+        (current && condition(&pool, type_) == wanted).then_some(pool)
+    })
+    .await
+}
+
+/// What the rest of a cluster would write: an address, a bound claim, a ready pod.
+async fn serve(admin: &Client, name: &str) {
+    let services: Api<Service> = Api::namespaced(admin.clone(), NAMESPACE);
+    let address = json!({"status": {"loadBalancer": {"ingress": [{"ip": "198.51.100.7"}]}}});
+    if services.get(name).await.unwrap().spec.unwrap().type_.as_deref() == Some("LoadBalancer") {
+        services.patch_status(name, &PatchParams::default(), &Patch::Merge(&address)).await.unwrap();
+    }
+    let workload = format!("{name}-front-end");
+    let sets: Api<StatefulSet> = Api::namespaced(admin.clone(), NAMESPACE);
+    let set = until("the workload", Duration::from_secs(30), || async { sets.get_opt(&workload).await.unwrap() }).await;
+    let template = serde_json::to_value(set.spec.as_ref().unwrap().template.clone()).unwrap();
+    let mut pod =
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": template["metadata"], "spec": template["spec"]});
+    pod["metadata"]["name"] = json!(format!("{workload}-0"));
+    let pods: Api<Pod> = Api::namespaced(admin.clone(), NAMESPACE);
+    pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
+    let ready = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+    pods.patch_status(&format!("{workload}-0"), &PatchParams::default(), &Patch::Merge(&ready)).await.unwrap();
+    follow(admin, name).await;
+}
+
+/// The workload's controller reports its newest generation done.
+async fn follow(admin: &Client, name: &str) {
+    let sets: Api<StatefulSet> = Api::namespaced(admin.clone(), NAMESPACE);
+    let workload = format!("{name}-front-end");
+    let generation = sets.get(&workload).await.unwrap().metadata.generation;
+    let status = json!({"status": {"replicas": 1, "readyReplicas": 1, "updatedReplicas": 1, "currentRevision": "a",
+        "updateRevision": "a", "observedGeneration": generation}});
+    sets.patch_status(&workload, &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
+}
+
+async fn becomes_ready(admin: &Client) {
+    reaches(admin, "demo", "VipServing", "False", "AddressPending").await;
+    reaches(admin, "given-certificate", "Stalled", "True", "SecretMissing").await;
+    for name in ["demo", "all-transports", "node-port"] {
+        serve(admin, name).await;
+        reaches(admin, name, "Ready", "True", "Serving").await;
+    }
+    let pools: Api<CommunicationsPool> = Api::namespaced(admin.clone(), NAMESPACE);
+    let told = |pool: CommunicationsPool| pool.status.unwrap().addresses;
+    let node_port = told(pools.get("node-port").await.unwrap());
+    assert_eq!(node_port[0].host, "sip.example.com");
+    assert!((30_000..32_768).contains(&node_port[0].port), "{node_port:?}");
+    assert_eq!(told(pools.get("all-transports").await.unwrap()).len(), 3);
+
+    let secrets: Api<Secret> = Api::namespaced(admin.clone(), NAMESPACE);
+    let issued = secrets.get("demo-tls").await.unwrap();
+    let given =
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "sip-example-com"}, "data": issued.data});
+    apply(admin, &given, NAMESPACE).await.unwrap();
+    until("the workload with the given certificate", Duration::from_secs(30), || async {
+        let sets: Api<StatefulSet> = Api::namespaced(admin.clone(), NAMESPACE);
+        sets.get_opt("given-certificate-front-end").await.unwrap()
+    })
+    .await;
+    serve(admin, "given-certificate").await;
+    reaches(admin, "given-certificate", "Ready", "True", "Serving").await;
+}
+
+/// Passes over pools at rest write nothing: neither the operator counts a write nor does any object get a new version.
+async fn rests(admin: &Client, operator: &Operator) {
+    const ROUNDS: usize = 5;
+    settles(operator).await;
+    let writes = operator.count("commpool_operator_writes_total");
+    let versions = versions(admin).await;
+    let pools: Api<CommunicationsPool> = Api::namespaced(admin.clone(), NAMESPACE);
+    for round in 0..ROUNDS {
+        let passes = operator.count("commpool_operator_passes_total");
+        let touch = json!({"metadata": {"annotations": {"example.com/round": round.to_string()}}});
+        for name in ["demo", "all-transports", "node-port", "given-certificate"] {
+            pools.patch(name, &PatchParams::default(), &Patch::Merge(&touch)).await.unwrap();
+        }
+        until("a pass over each pool", Duration::from_secs(20), || async {
+            (operator.count("commpool_operator_passes_total") >= passes + 4).then_some(())
+        })
+        .await;
+    }
+    assert_eq!(operator.count("commpool_operator_writes_total"), writes);
+    assert_eq!(self::versions(admin).await, versions);
+}
+
+/// Waits until what was begun is over: a second without a pass.
+async fn settles(operator: &Operator) {
+    let mut passes = operator.count("commpool_operator_passes_total");
+    let mut since = Instant::now();
+    until("no more passes", Duration::from_secs(30), || {
+        let now = operator.count("commpool_operator_passes_total");
+        if now != passes {
+            (passes, since) = (now, Instant::now());
+        }
+        let quiet = since.elapsed() > Duration::from_secs(1);
+        async move { quiet.then_some(()) }
+    })
+    .await;
+}
+
+async fn versions(admin: &Client) -> Vec<(String, Option<String>)> {
+    let mut versions = Vec::new();
+    for (group, version, kind) in [
+        ("", "v1", "Service"),
+        ("", "v1", "Secret"),
+        ("", "v1", "ServiceAccount"),
+        ("", "v1", "PersistentVolumeClaim"),
+        ("apps", "v1", "StatefulSet"),
+    ] {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+        let api: Api<DynamicObject> = Api::namespaced_with(admin.clone(), NAMESPACE, &resource);
+        let list = api.list(&kube::api::ListParams::default()).await.unwrap();
+        versions.extend(
+            list.into_iter().map(|object| (format!("{kind} {}", object.name_any()), object.resource_version())),
+        );
+    }
+    versions
+}
+
+async fn repairs(admin: &Client) {
+    let services: Api<Service> = Api::namespaced(admin.clone(), NAMESPACE);
+    let sets: Api<StatefulSet> = Api::namespaced(admin.clone(), NAMESPACE);
+    let old = services.get("demo").await.unwrap();
+    services.delete("demo", &kube::api::DeleteParams::default()).await.unwrap();
+    let ten = Duration::from_secs(10);
+    until("the Service is back", ten, || async {
+        services.get_opt("demo").await.unwrap().filter(|new| new.uid() != old.uid())
+    })
+    .await;
+
+    let by_hand = json!({"spec": {"template": {"spec": {"containers": [{"name": "server", "image": "other"}]}}},
+        "metadata": {"labels": {"team": "chat"}}});
+    sets.patch("demo-front-end", &PatchParams::default(), &Patch::Strategic(&by_hand)).await.unwrap();
+    until("the image is back", ten, || async {
+        let set = serde_json::to_value(sets.get("demo-front-end").await.unwrap()).unwrap();
+        let image = &set["spec"]["template"]["spec"]["containers"][0]["image"];
+        (image == "localhost/commpool-server:0.1.0").then(|| assert_eq!(set["metadata"]["labels"]["team"], "chat"))
+    })
+    .await;
+
+    // what was asked for once and is taken back goes, also where the API server keeps the record of fields
+    let pools: Api<CommunicationsPool> = Api::namespaced(admin.clone(), NAMESPACE);
+    let annotated = |value: Value| json!({"spec": {"service": {"annotations": value}}});
+    let read = || async { services.get("demo").await.unwrap().annotations().get("example.com/a").cloned() };
+    pools
+        .patch("demo", &PatchParams::default(), &Patch::Merge(&annotated(json!({"example.com/a": "b"}))))
+        .await
+        .unwrap();
+    until("the annotation is there", ten, || async { read().await.filter(|value| value == "b").map(drop) }).await;
+    pools
+        .patch("demo", &PatchParams::default(), &Patch::Merge(&annotated(json!({"example.com/a": null}))))
+        .await
+        .unwrap();
+    until("the annotation is gone", ten, || async { read().await.is_none().then_some(()) }).await;
+}
+
+/// The namespace enforces `restricted`: a pod of the template is accepted as it is, and one that is not, is refused.
+async fn pods_pass_restricted(admin: &Client) {
+    let pods: Api<Pod> = Api::namespaced(admin.clone(), NAMESPACE);
+    let pod = pods.get("demo-front-end-0").await.unwrap();
+    let mut loose = serde_json::to_value(&pod).unwrap();
+    loose["metadata"] = json!({"name": "loose"});
+    loose["spec"]["containers"][0]["securityContext"] = json!({});
+    let refused = pods
+        .create(&PostParams { dry_run: true, ..PostParams::default() }, &serde_json::from_value(loose).unwrap())
+        .await;
+    assert!(refused.unwrap_err().to_string().contains("restricted"));
+}
+
+async fn grows_or_says_why_not(admin: &Client) {
+    let pools: Api<CommunicationsPool> = Api::namespaced(admin.clone(), NAMESPACE);
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(admin.clone(), NAMESPACE);
+    let bound = json!({"status": {"phase": "Bound", "capacity": {"storage": "10Gi"}}});
+    claims.patch_status("all-transports-data", &PatchParams::default(), &Patch::Merge(&bound)).await.unwrap();
+    let class = json!({"spec": {"storageClassName": "standard"}});
+    claims.patch("all-transports-data", &PatchParams::default(), &Patch::Merge(&class)).await.ok();
+    let size = |size: &str| json!({"spec": {"frontEnd": {"storage": {"size": size}}}});
+    let smaller = pools.patch("all-transports", &PatchParams::default(), &Patch::Merge(&size("9Gi"))).await;
+    assert!(smaller.unwrap_err().to_string().contains("can only grow"));
+    pools.patch("all-transports", &PatchParams::default(), &Patch::Merge(&size("11Gi"))).await.unwrap();
+    reaches(admin, "all-transports", "Stalled", "True", "CannotGrow").await;
+}
