@@ -4,8 +4,11 @@
 //! the first command of a fresh checkout is ready in seconds.
 #![allow(clippy::print_stdout, reason = "results of the verbs go to standard output")]
 
+mod bench;
 mod check;
 mod cluster;
+mod images;
+mod run;
 mod steps;
 mod test;
 
@@ -26,8 +29,14 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Standard Edition on this machine in one command: builds the server and becomes it.
+    Run(run::Options),
     /// Formatting, lints, documentation, licences and sources of dependencies, unused ones, generated files.
     Check,
+    /// Figures beside a peer, written to docs/benchmarks.md.
+    Bench(bench::Options),
+    /// Images of the product: static, without shell or base, 25 MB at most.
+    Images(images::Options),
     /// A real Kubernetes on this machine, in namespaces of its own, with the product on it.
     Cluster(cluster::Options),
     /// Runs the tests; needs root for the groups that use namespaces and the cluster.
@@ -35,7 +44,7 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse().verb) {
+    match run_verb(Cli::parse().verb) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&format!("error: {error:#}"));
@@ -44,9 +53,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(verb: Verb) -> Result<()> {
+fn run_verb(verb: Verb) -> Result<()> {
     let workspace = Workspace::find()?;
     match verb {
+        Verb::Run(options) => run::run(&workspace, &options),
+        Verb::Bench(options) => bench::run(&workspace, &options),
+        Verb::Images(options) => images::run(&workspace, &options),
         Verb::Check => check::run(&workspace),
         Verb::Cluster(options) => cluster::run(&workspace, &options),
         Verb::Test(options) => test::run(&workspace, &options),

@@ -101,11 +101,16 @@ fn ip(cluster: &Cluster, verb: &str, number: u8) -> Result<std::process::Command
 
 /// Empties a released volume and offers it again.
 fn on_volume(cluster: &Cluster, event: &Value) -> Result<()> {
-    let volume = &event["object"];
-    if event["type"] == "DELETED" || volume["status"]["phase"] != "Released" {
+    let released = |volume: &Value| volume["status"]["phase"] == "Released";
+    if event["type"] == "DELETED" || !released(&event["object"]) {
         return Ok(());
     }
-    let name = volume["metadata"]["name"].as_str().context("a volume without a name")?;
+    let name = event["object"]["metadata"]["name"].as_str().context("a volume without a name")?;
+    // The event may be old and the volume in use again; while it is released nobody but us can give it away.
+    let volume: Value = serde_json::from_str(&output(&mut cluster.kubectl(&["get", "pv", name, "-o", "json"])?)?)?;
+    if !released(&volume) {
+        return Ok(());
+    }
     let folder = objects::volume_folder(&cluster.state, name);
     if volume["spec"]["local"]["path"].as_str().map(Path::new) != Some(&folder) {
         return Ok(());

@@ -70,6 +70,14 @@ impl Client {
         fs::write(&self.hosts, text).with_context(|| format!("cannot write {}", self.hosts.display()))
     }
 
+    /// The client's `/etc/hosts`.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn names(&self) -> Result<String> {
+        fs::read_to_string(&self.hosts).with_context(|| format!("cannot read {}", self.hosts.display()))
+    }
+
     /// A command that runs `program` as on the client's machine: its network and its names.
     #[must_use]
     pub fn command(&self, program: &str) -> Command {

@@ -84,6 +84,22 @@ impl Cluster {
         self.state.join("log")
     }
 
+    /// File in which may be noted what was loaded into the node; it goes with the cluster.
+    #[must_use]
+    pub fn loaded_file(&self) -> PathBuf {
+        self.state.join("loaded.json")
+    }
+
+    /// All clusters of this cache folder that run.
+    #[must_use]
+    pub fn running(workspace: &Workspace) -> Vec<Self> {
+        let folder = workspace.cache().join("clusters");
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let clusters = names.filter_map(|name| Self::new(workspace, &name).ok());
+        clusters.filter(|cluster| Holder::find(&cluster.state).is_some()).collect()
+    }
+
     /// Whether it runs and has been started whole.
     #[must_use]
     pub fn is_up(&self) -> bool {
@@ -215,7 +231,8 @@ impl Cluster {
         let holder = Holder::start(&self.state, &network)?;
         network.keep();
         let start = |name, arguments: Vec<String>| {
-            Component::start(&holder, &self.state, name, &self.parts.program(name), &arguments)
+            let mut program = holder.command(&self.parts.program(name));
+            Component::start(&self.state, name, program.args(arguments))
         };
         let mut components = vec![
             start("etcd", self.etcd())?,
@@ -224,8 +241,7 @@ impl Cluster {
         ];
         let pause = images::pause(&self.workspace)?;
         self.until(&mut components, "containerd", || {
-            let mut version = holder.command(&self.parts.program("ctr"));
-            Ok(succeeds(version.arg("version")))
+            Ok(succeeds(holder.command(&self.parts.program("ctr")).arg("version")))
         })?;
         self.load(&[pause])?;
         // The controller manager ends when the roles it needs are not there yet.
@@ -240,9 +256,11 @@ impl Cluster {
         let may = ["auth", "can-i", "list", "endpointslices.discovery.k8s.io", "--as", "commpool:coredns"];
         self.until(&mut components, "the rights of CoreDNS", || Ok(succeeds(&mut self.kubectl(&may)?)))?;
         components.push(start("coredns", vec!["-conf".into(), self.path("Corefile")])?);
-        let xtask = self.workspace.binary("xtask")?;
-        let balance = ["cluster", "balance", "--name", &self.name].map(str::to_owned);
-        components.push(Component::start(&holder, &self.state, "balancer", &xtask, &balance)?);
+        let mut balancer = holder.command_beside(&self.workspace.binary("xtask")?);
+        balancer.args(["cluster", "--name", &self.name, "balance"]);
+        // It may be started from anywhere and finds the checkout by this.
+        balancer.env("CARGO_MANIFEST_DIR", self.workspace.root());
+        components.push(Component::start(&self.state, "balancer", &balancer)?);
         self.until(&mut components, "the node", || {
             let ready = "-o=jsonpath={.status.conditions[?(@.type=='Ready')].status}";
             Ok(output(&mut self.kubectl(&["get", "node", "node", ready])?).is_ok_and(|answer| answer == "True"))

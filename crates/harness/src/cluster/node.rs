@@ -85,8 +85,20 @@ impl Holder {
 
     /// A command that runs `program` inside the node: its mounts, its network, its processes.
     pub(super) fn command(&self, program: &Path) -> Command {
+        self.enter(&["--mount", "--net", "--pid"], program)
+    }
+
+    /// A command that runs `program` beside the node: it ends with it, and sees the machine's files as they are.
+    pub(super) fn command_beside(&self, program: &Path) -> Command {
+        self.enter(&["--pid"], program)
+    }
+
+    /// A command that runs `program` in some of the holder's namespaces, with its own folder first in `PATH`.
+    fn enter(&self, namespaces: &[&str], program: &Path) -> Command {
         let mut command = Command::new("nsenter");
-        command.args(["--target", &self.inner.to_string(), "--mount", "--net", "--pid", "--"]).arg(program);
+        command.args(["--target", &self.inner.to_string()]).args(namespaces).arg("--").arg(program);
+        let folder = program.parent().unwrap_or(Path::new("/")).display();
+        command.env("PATH", format!("{folder}:/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"));
         command
     }
 
@@ -111,21 +123,14 @@ pub(super) struct Component {
 }
 
 impl Component {
-    /// Starts a program inside the node; it outlives us.
-    pub(super) fn start(
-        holder: &Holder,
-        state: &Path,
-        name: &'static str,
-        program: &Path,
-        arguments: &[String],
-    ) -> Result<Self> {
+    /// Starts a program that [`Holder::command`] or [`Holder::command_beside`] gave; it outlives us.
+    pub(super) fn start(state: &Path, name: &'static str, inside: &Command) -> Result<Self> {
         let log = state.join(format!("log/{name}.log"));
-        let inside = holder.command(program);
         let mut command = Command::new("setsid");
-        command.arg(inside.get_program()).args(inside.get_args()).args(arguments);
-        let folder = program.parent().context("a program lies in a folder")?;
-        command
-            .env("PATH", format!("{}:/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin", folder.display()));
+        command.arg(inside.get_program()).args(inside.get_args());
+        for (variable, value) in inside.get_envs() {
+            command.env(variable, value.unwrap_or_default());
+        }
         Ok(Self { name, child: spawn(&mut command, &log)?, log })
     }
 

@@ -1,0 +1,46 @@
+//! `cargo xtask bench`: the figures beside a peer, written to `docs/benchmarks.md`.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use commpool_harness::Workspace;
+use commpool_harness::command::run as run_command;
+use commpool_harness::packages::{self, Consent};
+
+use crate::check::cargo;
+
+/// The peer we are measured beside, and its modules.
+const PACKAGES: &[&str] = &["kamailio", "kamailio-sqlite-modules", "kamailio-tls-modules"];
+
+/// Options of `cargo xtask bench`.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Where the report goes.
+    #[arg(long, value_name = "FILE", default_value = "docs/benchmarks.md", value_hint = clap::ValueHint::FilePath)]
+    out: PathBuf,
+    /// Installs the peer without asking if it is missing.
+    #[arg(long)]
+    yes: bool,
+    /// What is measured, and how; `cargo xtask bench -- --help` shows what there is [default: all]
+    #[arg(last = true, value_name = "ARGUMENTS")]
+    arguments: Vec<String>,
+}
+
+/// Builds server and bench with optimisation and runs the bench.
+pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
+    let missing = packages::missing(PACKAGES);
+    if !missing.is_empty() {
+        let what = format!("Debian packages to be installed (no service of theirs is started): {}", missing.join(" "));
+        if !Consent::from_flag(options.yes).allows(&what) {
+            bail!("the bench compares with a peer that is not installed: {}", missing.join(" "));
+        }
+        packages::install(&missing)?;
+    }
+    run_command(cargo(workspace).args(["build", "--locked", "--release", "-p", "commpool-server", "--bins"]))?;
+    let mut bench = cargo(workspace);
+    bench.args(["run", "--locked", "--release", "-p", "commpool-tests", "--bin", "bench", "--"]);
+    let everything = ["all".to_owned()];
+    let arguments = if options.arguments.is_empty() { &everything[..] } else { &options.arguments };
+    run_command(bench.args(arguments).arg("--out").arg(&options.out))
+}
