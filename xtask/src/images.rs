@@ -46,6 +46,11 @@ pub(crate) fn build(workspace: &Workspace) -> Result<Vec<PathBuf>> {
     Ok(archives)
 }
 
+/// Where the archives are once built.
+pub(crate) fn archives(workspace: &Workspace) -> Vec<PathBuf> {
+    PARTS.iter().map(|part| images::archive(workspace, part)).collect()
+}
+
 /// Pushes all images; gives their names in the registry.
 pub(crate) fn push(archives: &[PathBuf], registry: &str) -> Result<Vec<String>> {
     let push = |(part, archive): (&&str, &PathBuf)| images::push(archive, registry, &format!("{part}:{VERSION}"));

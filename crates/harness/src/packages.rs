@@ -29,8 +29,13 @@ impl Consent {
     /// Consent from a `--yes` flag and the environment: `CI` counts as yes unless it is empty, `0` or `false`.
     #[must_use]
     pub fn from_flag(yes: bool) -> Self {
-        let ci = std::env::var("CI").is_ok_and(|value| !["", "0", "false"].contains(&value.as_str()));
-        if yes || ci { Self::Given } else { Self::Ask }
+        if yes || Self::in_ci() { Self::Given } else { Self::Ask }
+    }
+
+    /// Whether this is a run of CI, where nobody can be asked and nothing may be left out.
+    #[must_use]
+    pub fn in_ci() -> bool {
+        std::env::var("CI").is_ok_and(|value| !["", "0", "false"].contains(&value.as_str()))
     }
 
     /// Whether the work described may be done; asks on the terminal if need be. Without a terminal the answer is no.

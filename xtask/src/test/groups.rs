@@ -29,6 +29,10 @@ pub(crate) enum Need {
     Root,
     /// A Debian package.
     Package(&'static str),
+    /// The programs of a Kubernetes; the tests find them by `COMMPOOL_KUBE_BIN`.
+    Kubernetes,
+    /// A running cluster with the product's images and the operator on it; the tests find it by `COMMPOOL_CLUSTER`.
+    Cluster,
 }
 
 /// One `cargo test`.
@@ -54,7 +58,16 @@ pub(crate) enum Part {
     Package(&'static str, &'static str),
     /// The SQLite compiled into the server.
     Sqlite,
+    /// API server and database of a Kubernetes.
+    ApiServer,
+    /// All of a Kubernetes.
+    Kubernetes,
 }
+
+/// Linphone's engine.
+const LINPHONE: &str = "liblinphone10";
+/// SIPp.
+const SIPP: &str = "sip-tester";
 
 /// All groups, in the order they start.
 pub(crate) const GROUPS: &[Group] = &[
@@ -85,12 +98,57 @@ pub(crate) const GROUPS: &[Group] = &[
     },
     Group {
         name: "platform",
-        about: "the tests' own ground: namespaces, images, registry",
-        needs: &[Need::Root, Need::Package("iproute2"), Need::Package("skopeo"), Need::Package("docker-registry")],
+        about: "the tests' own ground: namespaces, images, a registry",
+        needs: &[
+            Need::Root,
+            Need::Package("iproute2"),
+            Need::Package("python3"),
+            Need::Package("skopeo"),
+            Need::Package("docker-registry"),
+        ],
         runs: &[Run::Files { package: "commpool-harness", folder: "crates/harness", prefix: "" }],
         parts: &[Part::Package("Docker registry", "docker-registry"), Part::Package("skopeo", "skopeo")],
         minutes: 1,
         alone: false,
+    },
+    Group {
+        name: "operator",
+        about: "operator, CRD and charts against a real API server",
+        needs: &[Need::Kubernetes],
+        runs: &[Run::Files { package: "commpool-operator", folder: "operator", prefix: "" }],
+        parts: &[Part::ApiServer],
+        minutes: 2,
+        alone: false,
+    },
+    Group {
+        name: "wire",
+        about: "the running server over real sockets: flows, limits, the matrix of bad credentials, torture messages",
+        needs: &[],
+        runs: &[
+            Run::Files { package: "commpool-tests", folder: "tests", prefix: "wire" },
+            Run::Files { package: "commpool-tests", folder: "tests", prefix: "admin" },
+        ],
+        parts: &[Part::Sqlite],
+        minutes: 3,
+        alone: false,
+    },
+    Group {
+        name: "clients",
+        about: "Linphone and SIPp against the running server over TLS, UDP and TCP",
+        needs: &[Need::Package(LINPHONE), Need::Package(SIPP), Need::Package("python3")],
+        runs: &[Run::Files { package: "commpool-tests", folder: "tests", prefix: "clients" }],
+        parts: &[Part::Package("Linphone", LINPHONE), Part::Package("SIPp", SIPP), Part::Sqlite],
+        minutes: 4,
+        alone: true,
+    },
+    Group {
+        name: "cluster",
+        about: "kubectl apply to two Linphones that talk through the VIP; repair, deletion, kept data",
+        needs: &[Need::Root, Need::Kubernetes, Need::Cluster, Need::Package(LINPHONE), Need::Package("python3")],
+        runs: &[Run::Files { package: "commpool-tests", folder: "tests", prefix: "cluster" }],
+        parts: &[Part::Kubernetes, Part::Package("Linphone", LINPHONE), Part::Sqlite],
+        minutes: 8,
+        alone: true,
     },
 ];
 

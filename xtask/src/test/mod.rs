@@ -1,9 +1,9 @@
 //! `cargo xtask test`: the groups of tests, what they need, and what was real in them.
 
 mod groups;
+mod needs;
 mod parts;
 
-use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,12 +14,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use commpool_harness::Workspace;
-use commpool_harness::command::{is_root, run as run_command, say, tail};
-use commpool_harness::packages::{self, Consent};
+use commpool_harness::command::{run as run_command, say, tail};
+use commpool_harness::packages::Consent;
 
 use crate::check::cargo;
 use crate::steps::Steps;
 use groups::{GROUPS, Group, Need};
+use needs::Needs;
 
 /// Groups that run side by side; more would only take turns on two cores.
 const SLOTS: usize = 2;
@@ -36,6 +37,9 @@ pub(crate) struct Options {
     /// Installs what is missing without asking (as when CI is set).
     #[arg(long)]
     yes: bool,
+    /// Leaves the tests' cluster running; `cargo xtask cluster --name test down` ends it.
+    #[arg(long)]
+    keep_cluster: bool,
 }
 
 /// Names of all groups, for the command line.
@@ -49,72 +53,61 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         true => GROUPS.iter().collect(),
         false => options.only.iter().filter_map(|name| groups::named(name)).collect(),
     };
-    let minutes: u32 = chosen.iter().map(|group| group.minutes).sum();
-    say("groups, minutes on two cores once built, what they show:");
-    for group in &chosen {
-        say(&format!("  {:10} {:3}  {}", group.name, group.minutes, group.about));
-    }
-    say(&format!(
-        "in all about {minutes} minutes, some of them side by side, and 5 to 15 more to compile the first time"
-    ));
-    let refused = prepare(&chosen, Consent::from_flag(options.yes));
+    announce(&chosen);
     let steps = Steps::new("test");
-    let ready = runnable(&steps, &chosen, refused);
+    let mut needs = Needs::new(workspace, options.keep_cluster);
+    needs.install_packages(&chosen, Consent::from_flag(options.yes));
+    needs.start_building(&chosen);
+    let mut ran = Vec::new();
     if steps.run("compile", || compile(workspace)) {
-        run_all(workspace, &steps, &ready);
+        let (alone, shared): (Vec<&Group>, Vec<&Group>) = chosen.iter().copied().partition(|group| group.alone);
+        ran = ready(&steps, &mut needs, shared);
+        run_side_by_side(&needs, &steps, &ran);
+        for group in alone {
+            for group in ready(&steps, &mut needs, vec![group]) {
+                steps.run(group.name, || run_group(&needs, group));
+                ran.push(group);
+            }
+        }
     } else {
-        for group in &ready {
-            steps.not_run(group.name, "it does not compile");
+        for group in &chosen {
+            steps.not_run(group.name, "the tests do not compile");
         }
     }
-    if !ready.is_empty() {
-        say(&parts::list(workspace, &ready));
+    if let Err(error) = needs.finish() {
+        say(&format!("{error:#}"));
     }
+    say(&parts::list(workspace, &ran));
     steps.finish()
 }
 
-/// Installs the packages that are missing, if that is allowed. Gives why not, else nothing.
-fn prepare(chosen: &[&Group], consent: Consent) -> Option<String> {
-    let needed: BTreeSet<&str> = chosen.iter().flat_map(|group| group.needs).filter_map(package).collect();
-    let missing = packages::missing(&needed.into_iter().collect::<Vec<_>>());
-    if missing.is_empty() {
-        return None;
+/// Tells what will be run and how long that takes.
+fn announce(chosen: &[&Group]) {
+    say("groups, minutes on two cores once everything is built, and what they show:");
+    for group in chosen {
+        say(&format!("  {:10} {:3}  {}", group.name, group.minutes, group.about));
     }
-    let what = format!("Debian packages to be installed (no service of theirs is started): {}", missing.join(" "));
-    if !consent.allows(&what) {
-        return Some("packages are missing and were not to be installed".to_owned());
+    let minutes: u32 = chosen.iter().map(|group| group.minutes).sum();
+    let mut first = 8;
+    for need in [Need::Kubernetes, Need::Cluster] {
+        first += if chosen.iter().any(|group| group.needs.contains(&need)) { 12 } else { 0 };
     }
-    packages::install(&missing).err().map(|error| format!("{error:#}"))
+    say(&format!("in all about {minutes} minutes, and about {first} more to build everything the first time"));
 }
 
-/// The package a need stands for.
-fn package(need: &Need) -> Option<&'static str> {
-    match need {
-        Need::Package(name) => Some(name),
-        Need::Root => None,
+/// The groups whose needs are met. The others are noted as not run; under CI nothing may be left out, so they fail.
+fn ready<'a>(steps: &Steps, needs: &mut Needs<'_>, groups: Vec<&'a Group>) -> Vec<&'a Group> {
+    let mut ready = Vec::new();
+    for group in groups {
+        match needs.lacking(steps, group) {
+            None => ready.push(group),
+            Some(reason) if Consent::in_ci() => {
+                steps.run(group.name, || bail!("not run: {reason}"));
+            }
+            Some(reason) => steps.not_run(group.name, &reason),
+        }
     }
-}
-
-/// The groups whose needs are met; the others are noted as not run, or as failed where nothing may be left out.
-fn runnable<'a>(steps: &Steps, chosen: &[&'a Group], refused: Option<String>) -> Vec<&'a Group> {
-    let must_run = std::env::var_os("CI").is_some();
-    let lacks = |group: &Group| {
-        let missing = packages::missing(&group.needs.iter().filter_map(package).collect::<Vec<_>>());
-        if group.needs.contains(&Need::Root) && !is_root() {
-            return Some("it needs root (namespaces, the cluster); run it as root".to_owned());
-        }
-        let reason = refused.as_deref().unwrap_or("they could not be installed");
-        (!missing.is_empty()).then(|| format!("it needs the packages {}: {reason}", missing.join(" ")))
-    };
-    let met = |group: &&&'a Group| match lacks(group) {
-        None => true,
-        Some(reason) if must_run => steps.run(group.name, || bail!("{reason}")),
-        Some(reason) => {
-            steps.not_run(group.name, &reason);
-            false
-        }
-    };
-    chosen.iter().filter(met).copied().collect()
+    ready
 }
 
 /// Builds every binary and test program, so that no group waits for another one's compiler.
@@ -123,29 +116,26 @@ fn compile(workspace: &Workspace) -> Result<()> {
     run_command(cargo(workspace).args(["test", "--locked", "--workspace", "--no-run", "--quiet"]))
 }
 
-/// Runs groups side by side, those that want the machine to themselves after the others.
-fn run_all(workspace: &Workspace, steps: &Steps, ready: &[&Group]) {
-    let (alone, shared): (Vec<&Group>, Vec<&Group>) = ready.iter().copied().partition(|group| group.alone);
+/// Runs groups side by side.
+fn run_side_by_side(needs: &Needs<'_>, steps: &Steps, groups: &[&Group]) {
     let next = AtomicUsize::new(0);
     thread::scope(|scope| {
-        for _ in 0..SLOTS.min(shared.len()) {
+        for _ in 0..SLOTS.min(groups.len()) {
             scope.spawn(|| {
-                while let Some(group) = shared.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    steps.run(group.name, || run_group(workspace, group));
+                while let Some(group) = groups.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    steps.run(group.name, || run_group(needs, group));
                 }
             });
         }
     });
-    for group in alone {
-        steps.run(group.name, || run_group(workspace, group));
-    }
 }
 
 /// Output of groups that run side by side is printed whole, one after the other.
 static PRINTING: Mutex<()> = Mutex::new(());
 
 /// Runs one group; its output is kept in the cache folder and printed when it has ended.
-fn run_group(workspace: &Workspace, group: &Group) -> Result<()> {
+fn run_group(needs: &Needs<'_>, group: &Group) -> Result<()> {
+    let workspace = needs.workspace();
     let path = workspace.logs("test")?.join(format!("{}.log", group.name));
     let log = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
     let (ended, end) = mpsc::channel::<()>();
@@ -156,12 +146,7 @@ fn run_group(workspace: &Workspace, group: &Group) -> Result<()> {
                 say(&format!("== test {}: still running after {} s", group.name, start.elapsed().as_secs()));
             }
         });
-        let result = group.runs.iter().try_for_each(|run| {
-            let Some(arguments) = run.arguments(workspace.root())? else { return Ok(()) };
-            let mut test = cargo(workspace);
-            test.args(["test", "--locked"]).args(arguments).env("INSTA_UPDATE", "no");
-            run_command(test.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log.try_clone()?))
-        });
+        let result = run_tests(needs, group, &log);
         drop(ended);
         result
     });
@@ -169,11 +154,34 @@ fn run_group(workspace: &Workspace, group: &Group) -> Result<()> {
     let _whole = PRINTING.lock();
     say(&format!("-- output of test group {} ({})", group.name, path.display()));
     say(text.trim_end());
+    if result.is_err() && group.needs.contains(&Need::Cluster) {
+        say(&needs.diagnosis());
+    }
     result.with_context(|| format!("the end of its output:\n{}", tail(&text)))
+}
+
+/// Runs the parts of one group, the later ones also after one that failed.
+fn run_tests(needs: &Needs<'_>, group: &Group, log: &File) -> Result<()> {
+    let (mut ran, mut failed) = (0, Vec::new());
+    for run in group.runs {
+        let Some(arguments) = run.arguments(needs.workspace().root())? else { continue };
+        let mut test = cargo(needs.workspace());
+        test.args(["test", "--locked", "--no-fail-fast"]).args(arguments).envs(needs.environment(group));
+        let result = run_command(test.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log.try_clone()?));
+        ran += 1;
+        failed.extend(result.err());
+    }
+    match failed.into_iter().next() {
+        Some(first) => Err(first),
+        None if ran == 0 => bail!("this group has no tests"),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use commpool_harness::Workspace;
+use commpool_harness::cluster::{CONTAINERD, COREDNS, ETCD, HELM, KUBERNETES, RUNC};
 use commpool_harness::command::output;
 use commpool_harness::packages;
 
@@ -23,11 +24,21 @@ pub(crate) fn list(workspace: &Workspace, ran: &[&Group]) -> String {
         let (name, version) = match part {
             Part::Package(name, package) => (name, packages::version(package).context("it is not installed")),
             Part::Sqlite => ("SQLite", sqlite(workspace)),
+            Part::ApiServer => ("Kubernetes API server", Ok(format!("{KUBERNETES}, etcd {ETCD}, helm {HELM}"))),
+            Part::Kubernetes => ("Kubernetes", Ok(kubernetes())),
         };
         // Writing to a string does not fail.
         let _ = writeln!(text, "  {name} {}", version.unwrap_or_else(|error| format!("(version unknown: {error:#})")));
     }
     text
+}
+
+/// Versions of everything the cluster is made of.
+fn kubernetes() -> String {
+    format!(
+        "{KUBERNETES} (API server, controller manager, scheduler, kubelet, kube-proxy), etcd {ETCD}, \
+         containerd {CONTAINERD}, runc {RUNC}, CoreDNS {COREDNS}, helm {HELM}"
+    )
 }
 
 /// Version of the SQLite that the build compiles in, read from the source it compiles.

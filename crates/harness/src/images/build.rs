@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::archive::{Image, ImageFile, write};
+use super::oci::{Image, ImageFile, write};
 use crate::Workspace;
 use crate::cluster::PAUSE_IMAGE;
 use crate::command::{output, run};
@@ -23,6 +23,12 @@ const USER: &str = "65532:65532";
 #[must_use]
 pub fn reference(part: &str) -> String {
     format!("localhost/{part}:{VERSION}")
+}
+
+/// Where a part's archive is once built.
+#[must_use]
+pub fn archive(workspace: &Workspace, part: &str) -> PathBuf {
+    workspace.target().join("images").join(format!("{part}-{VERSION}.oci.tar"))
 }
 
 /// Rust's name of this machine's platform.
@@ -52,10 +58,8 @@ pub fn build(workspace: &Workspace, parts: &[&str]) -> Result<Vec<PathBuf>> {
     cargo.env("CARGO_TARGET_DIR", &target).env("CARGO_ENCODED_RUSTFLAGS", flags(workspace, &target).join("\x1f"));
     cargo.env("SOURCE_DATE_EPOCH", git(workspace, &["log", "-1", "--format=%ct"]).unwrap_or_else(|| "0".to_owned()));
     run(&mut cargo)?;
-    let folder = workspace.target().join("images");
-    fs::create_dir_all(&folder)?;
     let programs = target.join(&triple).join("release");
-    parts.iter().map(|part| pack(workspace, &triple, part, &programs.join(part), &folder)).collect()
+    parts.iter().map(|part| pack(workspace, &triple, part, &programs.join(part))).collect()
 }
 
 /// Flags of the static build: one file without loader, and no path of this machine inside it.
@@ -71,7 +75,7 @@ fn flags(workspace: &Workspace, target: &Path) -> Vec<String> {
 }
 
 /// Writes the archive of a part's program.
-fn pack(workspace: &Workspace, triple: &str, part: &str, program: &Path, folder: &Path) -> Result<PathBuf> {
+fn pack(workspace: &Workspace, triple: &str, part: &str, program: &Path) -> Result<PathBuf> {
     let content = fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
     if needs_loader(&content) {
         bail!("{} is not static: it asks for a loader, and the image has none", program.display());
@@ -92,7 +96,8 @@ fn pack(workspace: &Workspace, triple: &str, part: &str, program: &Path, folder:
         user: USER.to_owned(),
         labels,
     };
-    let file = folder.join(format!("{part}-{VERSION}.oci.tar"));
+    let file = archive(workspace, part);
+    fs::create_dir_all(file.parent().unwrap_or(Path::new("/")))?;
     write(&image, &file)?;
     Ok(file)
 }
@@ -105,6 +110,9 @@ pub fn pause(workspace: &Workspace) -> Result<PathBuf> {
     let triple = triple()?;
     let folder = workspace.folder("kubernetes/pause")?;
     let (program, archive) = (folder.join("pause"), folder.join("pause.oci.tar"));
+    // Clusters and tests may want it at the same time.
+    let lock = fs::File::create(folder.join("lock"))?;
+    lock.lock()?;
     let source = workspace.root().join("xtask/cluster/pause/main.rs");
     let mut rustc = Command::new("rustc");
     rustc.current_dir(workspace.root()).args(["--edition", "2024", "--crate-name", "pause", "--target", &triple]);
@@ -119,7 +127,10 @@ pub fn pause(workspace: &Workspace) -> Result<PathBuf> {
         user: USER.to_owned(),
         labels: BTreeMap::new(),
     };
-    write(&image, &archive)?;
+    // Whoever reads it meanwhile goes on with the file it opened.
+    let new = folder.join("pause.new");
+    write(&image, &new)?;
+    fs::rename(&new, &archive)?;
     Ok(archive)
 }
 

@@ -19,7 +19,8 @@ pub fn push(archive: &Path, registry: &str, name: &str) -> Result<String> {
     let reference = format!("{}/{name}", registry.trim_end_matches('/'));
     let mut copy = Command::new("skopeo");
     // Without a policy file skopeo refuses everything; what we push is what we built.
-    copy.args(["copy", "--quiet", "--insecure-policy"]);
+    // With its digests kept, the image in the registry is the very one that was built and tried.
+    copy.args(["copy", "--quiet", "--insecure-policy", "--preserve-digests"]);
     if is_loopback(registry) {
         copy.arg("--dest-tls-verify=false");
     }
