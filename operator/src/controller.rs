@@ -30,6 +30,8 @@ pub type PoolMeta = PartialObjectMeta<CommunicationsPool>;
 
 /// Every pool is looked at this often even if nothing happens; a tenth more or less, so that pools spread out.
 const RESYNC: Duration = Duration::from_secs(600);
+/// A pass that takes longer hangs on a dead connection; it can be broken off anywhere, as a crash could.
+const PASS_LIMIT: Duration = Duration::from_secs(60);
 /// Longest pause between two tries.
 const MAX_BACKOFF: Duration = Duration::from_secs(300);
 
@@ -95,7 +97,8 @@ impl Context {
 pub async fn reconcile(seen: Arc<PoolMeta>, context: Arc<Context>) -> Result<Action, Error> {
     let (namespace, name) = (seen.namespace().unwrap_or_default(), seen.name_any());
     let started = Instant::now();
-    let result = pass(&context, &namespace, &name).await;
+    let passed = tokio::time::timeout(PASS_LIMIT, pass(&context, &namespace, &name)).await;
+    let result = passed.unwrap_or(Err(Error::Late(PASS_LIMIT)));
     let (label, action) = match result {
         Ok(Done { changed: true, action }) => (metrics::Result::Changed, Ok(action)),
         Ok(Done { changed: false, action }) => (metrics::Result::Unchanged, Ok(action)),

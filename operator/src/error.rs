@@ -60,6 +60,9 @@ pub enum Error {
     /// The API server did not do as asked.
     #[error(transparent)]
     Api(#[from] ApiError),
+    /// The API server did not answer in time.
+    #[error("the API server did not answer within {} s", .0.as_secs())]
+    Late(std::time::Duration),
     /// A certificate or key could not be made.
     #[error(transparent)]
     Pki(#[from] crate::pki::PkiError),
@@ -80,6 +83,7 @@ impl Error {
                 Class::Person(_) => "refused",
                 Class::Retry => "api",
             },
+            Self::Late(_) => "late",
             Self::Pki(_) => "pki",
             Self::Json(_) | Self::Config(_) => "internal",
         }

@@ -10,8 +10,8 @@ use crate::observed::Observed;
 use crate::plan::{Decision, Kind, Op};
 use crate::validate::ValidatedPool;
 
-/// Most characters of a message: an Event carries no more than 1 kB.
-const MAX_MESSAGE: usize = 900;
+/// Most octets of a message: an Event carries no more than 1 kB, with the condition's name before it.
+const MAX_MESSAGE: usize = 950;
 
 /// What one pass did.
 #[derive(Clone, Debug, Default)]
@@ -171,7 +171,7 @@ impl Conditions<'_> {
             type_: type_.as_str().into(),
             status: status.into(),
             reason: reason.as_str().into(),
-            message: message.chars().take(MAX_MESSAGE).collect(),
+            message: message[..message.floor_char_boundary(MAX_MESSAGE)].to_owned(),
             observed_generation: self.generation,
             last_transition_time: before
                 .map_or_else(|| Time(whole(self.now)), |before| before.last_transition_time.clone()),

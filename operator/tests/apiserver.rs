@@ -6,22 +6,19 @@
 mod server;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use commpool_operator::controller::Context;
 use commpool_operator::crd::CommunicationsPool;
-use commpool_operator::metrics::Metrics;
-use commpool_operator::validate::Environment;
-use commpool_operator::watch::{Scope, run};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret, Service};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use server::ApiServer;
 
@@ -33,35 +30,71 @@ async fn the_operator_serves_pools_of_a_real_api_server() {
     let admin = server.client("admin").await;
     install(&admin).await;
     refuses(&admin).await;
-    let operator = Operator::start(server.client("operator").await);
+    let operator = Operator::start(&server).await;
     samples(&admin).await;
     becomes_ready(&admin).await;
     rests(&admin, &operator).await;
     repairs(&admin).await;
+    changes_its_kind_of_service(&admin).await;
     pods_pass_restricted(&admin).await;
     grows_or_says_why_not(&admin).await;
+    operator.end().await;
 }
 
-/// The operator's controller in this process.
+/// The operator's process.
 struct Operator {
-    metrics: Arc<Metrics>,
+    process: Child,
+    management: u16,
 }
 
 impl Operator {
-    fn start(client: Client) -> Self {
-        let metrics = Arc::new(Metrics::new("0.1.0"));
-        let environment = Environment { version: "0.1.0".into() };
-        let context =
-            Context::new(client.clone(), environment, Arc::new(Timestamp::now), metrics.clone(), Some("test".into()));
-        tokio::spawn(run(client, Scope::default(), Arc::new(context), std::future::pending(), drop));
-        Self { metrics }
+    /// Starts the binary as its Deployment does, with the rights of the installed role, and waits until it is ready.
+    async fn start(server: &ApiServer) -> Self {
+        let management = server::free_port();
+        let process = Command::new(env!("CARGO_BIN_EXE_commpool-operator"))
+            .args([format!("--management=127.0.0.1:{management}"), "--instance=test".into(), "--log-level=warn".into()])
+            .env("KUBECONFIG", server.kubeconfig("operator"))
+            .spawn()
+            .unwrap();
+        let operator = Self { process, management };
+        until("the operator is ready", Duration::from_secs(20), || async {
+            operator.ask("/readyz").await.filter(|answer| answer.starts_with("HTTP/1.0 200"))
+        })
+        .await;
+        operator
+    }
+
+    async fn ask(&self, path: &str) -> Option<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.management)).await.ok()?;
+        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await.ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.ok()?;
+        Some(answer)
     }
 
     /// The sum of a metric over its labels.
-    fn count(&self, name: &str) -> u64 {
-        let text = self.metrics.text().unwrap();
+    async fn count(&self, name: &str) -> u64 {
+        let text = self.ask("/metrics").await.expect("metrics");
         let lines = text.lines().filter(|line| line.starts_with(name));
         lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
+    }
+
+    /// Ends it as Kubernetes does; it goes at once and is content.
+    async fn end(mut self) {
+        let told = Command::new("kill").arg(self.process.id().to_string()).status().unwrap();
+        assert!(told.success());
+        let ended = until("the operator ends", Duration::from_secs(5), || {
+            let ended = self.process.try_wait().unwrap();
+            async move { ended }
+        });
+        assert!(ended.await.success());
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
@@ -243,35 +276,31 @@ async fn becomes_ready(admin: &Client) {
 async fn rests(admin: &Client, operator: &Operator) {
     const ROUNDS: usize = 5;
     settles(operator).await;
-    let writes = operator.count("commpool_operator_writes_total");
+    let writes = operator.count("commpool_operator_writes_total").await;
     let versions = versions(admin).await;
     let pools: Api<CommunicationsPool> = Api::namespaced(admin.clone(), NAMESPACE);
     for round in 0..ROUNDS {
-        let passes = operator.count("commpool_operator_passes_total");
+        let passes = operator.count("commpool_operator_passes_total").await;
         let touch = json!({"metadata": {"annotations": {"example.com/round": round.to_string()}}});
         for name in ["demo", "all-transports", "node-port", "given-certificate"] {
             pools.patch(name, &PatchParams::default(), &Patch::Merge(&touch)).await.unwrap();
         }
         until("a pass over each pool", Duration::from_secs(20), || async {
-            (operator.count("commpool_operator_passes_total") >= passes + 4).then_some(())
+            (operator.count("commpool_operator_passes_total").await >= passes + 4).then_some(())
         })
         .await;
     }
-    assert_eq!(operator.count("commpool_operator_writes_total"), writes);
+    assert_eq!(operator.count("commpool_operator_writes_total").await, writes);
     assert_eq!(self::versions(admin).await, versions);
 }
 
 /// Waits until what was begun is over: a second without a pass.
 async fn settles(operator: &Operator) {
-    let mut passes = operator.count("commpool_operator_passes_total");
-    let mut since = Instant::now();
-    until("no more passes", Duration::from_secs(30), || {
-        let now = operator.count("commpool_operator_passes_total");
-        if now != passes {
-            (passes, since) = (now, Instant::now());
-        }
-        let quiet = since.elapsed() > Duration::from_secs(1);
-        async move { quiet.then_some(()) }
+    let passes = || operator.count("commpool_operator_passes_total");
+    until("no more passes", Duration::from_secs(30), || async {
+        let before = passes().await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        (passes().await == before).then_some(())
     })
     .await;
 }
@@ -330,6 +359,40 @@ async fn repairs(admin: &Client) {
         .await
         .unwrap();
     until("the annotation is gone", ten, || async { read().await.is_none().then_some(()) }).await;
+}
+
+/// The API server lets a Service become any type and back, though ports and policies hang on it.
+async fn changes_its_kind_of_service(admin: &Client) {
+    let pools: Api<CommunicationsPool> = Api::namespaced(admin.clone(), NAMESPACE);
+    let services: Api<Service> = Api::namespaced(admin.clone(), NAMESPACE);
+    let uid = services.get("demo").await.unwrap().uid();
+    let kind = |type_: &str, more: Value| {
+        let mut service = more;
+        service["type"] = json!(type_);
+        json!({"spec": {"service": service}})
+    };
+    for (change, type_) in [
+        (kind("ClusterIP", json!({})), "ClusterIP"),
+        (kind("NodePort", json!({"hostname": "192.0.2.9"})), "NodePort"),
+        (
+            kind("LoadBalancer", json!({"loadBalancerClass": "example.com/x", "externalTrafficPolicy": "Cluster"})),
+            "LoadBalancer",
+        ),
+        (kind("ClusterIP", json!({"loadBalancerClass": null})), "ClusterIP"),
+        (kind("LoadBalancer", json!({"hostname": null, "externalTrafficPolicy": "Local"})), "LoadBalancer"),
+    ] {
+        let changed = pools.patch("demo", &PatchParams::default(), &Patch::Merge(&change)).await.unwrap();
+        until(type_, Duration::from_secs(10), || async {
+            let is = services.get("demo").await.unwrap().spec.unwrap().type_;
+            let current =
+                pools.get("demo").await.unwrap().status.unwrap().observed_generation == changed.metadata.generation;
+            (current && is.as_deref() == Some(type_)).then_some(())
+        })
+        .await;
+        let stalled = condition(&pools.get("demo").await.unwrap(), "Stalled");
+        assert_eq!(stalled, None, "{change}");
+    }
+    assert_eq!(services.get("demo").await.unwrap().uid(), uid, "the Service was never made anew");
 }
 
 /// The namespace enforces `restricted`: a pod of the template is accepted as it is, and one that is not, is refused.

@@ -13,15 +13,24 @@ const TICKS: u64 = 100;
 /// # Errors
 /// When the group has no process.
 pub fn time_of_group(group: u32) -> Result<Duration> {
-    let mut ticks = 0;
-    let members = members(group)?;
-    for process in &members {
-        // A process that ended between the two looks had its time added to the parent that reaped it.
-        if let Some(fields) = stat(*process) {
-            ticks += (11..15).filter_map(|field| fields.get(field)?.parse::<u64>().ok()).sum::<u64>();
-        }
-    }
-    Ok(Duration::from_millis(ticks * 1000 / TICKS))
+    // A process that ends between the two looks has its time added to the parent that reaps it.
+    let times = members(group)?.into_iter().filter_map(stat).map(|fields| ticks_of(&fields, 11..15));
+    Ok(times.sum())
+}
+
+/// Processor time of the calling process so far.
+///
+/// # Errors
+/// When /proc does not tell.
+pub fn own_time() -> Result<Duration> {
+    let fields = stat(std::process::id()).context("no /proc/self/stat")?;
+    Ok(ticks_of(&fields, 11..13))
+}
+
+/// Sum of some of the times of a process.
+fn ticks_of(fields: &[String], which: std::ops::Range<usize>) -> Duration {
+    let ticks: u64 = which.filter_map(|field| fields.get(field)?.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 1000 / TICKS)
 }
 
 /// Proportional set size of all processes of a group, octets: memory shared by several counts in parts.

@@ -3,6 +3,7 @@
 //! The library holds what the tests drive and look with: a SIP client of plain text ([`client`]), real clients
 //! ([`linphone`], [`sipp`]), a server of one's own for each test ([`server`]).
 
+pub mod bench;
 pub mod client;
 pub mod cpu;
 pub mod digest;

@@ -153,6 +153,12 @@ impl Server {
         &mut self.process
     }
 
+    /// Its process id, also that of its group.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     /// What clients must keep secret so far.
     #[must_use]
     pub const fn secrets(&self) -> &Secrets {

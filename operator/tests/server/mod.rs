@@ -102,16 +102,23 @@ impl ApiServer {
         }
     }
 
-    /// A client of the user with this token.
-    pub(crate) async fn client(&self, token: &str) -> Client {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let kubeconfig = format!(
+    /// A kubeconfig file for the user with this token.
+    pub(crate) fn kubeconfig(&self, token: &str) -> PathBuf {
+        let text = format!(
             "{{apiVersion: v1, kind: Config, current-context: c, contexts: [{{name: c, context: {{cluster: c, user: u}}}}], \
              clusters: [{{name: c, cluster: {{server: 'https://127.0.0.1:{}', insecure-skip-tls-verify: true}}}}], \
              users: [{{name: u, user: {{token: {token}}}}}]}}",
             self.port
         );
-        let kubeconfig = Kubeconfig::from_yaml(&kubeconfig).unwrap();
+        let file = self.folder.path().join(format!("{token}.conf"));
+        std::fs::write(&file, text).unwrap();
+        file
+    }
+
+    /// A client of the user with this token.
+    pub(crate) async fn client(&self, token: &str) -> Client {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let kubeconfig = Kubeconfig::read_from(self.kubeconfig(token)).unwrap();
         let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
         Client::try_from(config).unwrap()
     }
@@ -131,7 +138,13 @@ fn tell(line: &str) {
     println!("{line}");
 }
 
-fn free_ports() -> [u16; 3] {
-    let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+/// A port that nobody listens on now.
+pub(crate) fn free_port() -> u16 {
+    let [port] = free_ports();
+    port
+}
+
+fn free_ports<const N: usize>() -> [u16; N] {
+    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     listeners.map(|listener| listener.local_addr().unwrap().port())
 }

@@ -42,7 +42,7 @@ pub(super) fn open_store(path: &Path) -> Result<(PoolConfig, commpool_store::Sto
     };
     let store = commpool_store::Store::open_sqlite(
         &sqlite.folder,
-        &commpool_store::SqliteOptions { check: false, ..commpool_store::SqliteOptions::default() },
+        &commpool_store::SqliteOptions::beside(),
         commpool_store::system_clock(),
     )
     .map_err(|e| Failure::new(EXIT_DATA, format!("{}: {e}", sqlite.folder.display())))?;

@@ -82,6 +82,8 @@ impl Pendings {
 
 impl Engine {
     pub(super) fn call(&mut self, now: Moment, operation: impl Into<Operation>, pending: Pending) {
+        // A REGISTER right after its old connection's end must find that flow dead.
+        self.flush_lost(now);
         let operation = operation.into();
         self.metrics.store_call(operation.name());
         let token = self.pending.insert(now, pending);

@@ -130,10 +130,7 @@ impl Engine {
 
     /// Sends to the store what has gathered.
     pub(super) fn flush(&mut self, now: Moment) {
-        while !self.lost.is_empty() {
-            let flows = self.lost.drain(..self.lost.len().min(FLUSH)).collect();
-            self.call(now, FlowsLost { fe: self.fe, flows }, Pending::Done);
-        }
+        self.flush_lost(now);
         while !self.ended.is_empty() {
             let dialogs = self.ended.drain(..self.ended.len().min(FLUSH)).collect();
             self.call(now, End { fe: self.fe, dialogs }, Pending::Done);
@@ -142,6 +139,14 @@ impl Engine {
         if !(endpoints.is_empty() && publications.is_empty() && subscriptions.is_empty()) {
             let expire = Expire { fe: self.fe, endpoints, publications, subscriptions };
             self.call(now, expire, Pending::Swept);
+        }
+    }
+
+    pub(super) fn flush_lost(&mut self, now: Moment) {
+        let mut lost = std::mem::take(&mut self.lost);
+        while !lost.is_empty() {
+            let flows = lost.drain(..lost.len().min(FLUSH)).collect();
+            self.call(now, FlowsLost { fe: self.fe, flows }, Pending::Done);
         }
     }
 

@@ -215,3 +215,22 @@ fn what_is_not_presence_is_refused_by_name() {
     }
     assert_eq!(subscribe(&mut pool, &mut alice, "nobody", None, 600).status(), Some(404));
 }
+
+#[test]
+fn a_device_known_by_its_instance_keeps_its_publication_over_a_reconnect() {
+    let Two { mut pool, mut alice, bob: _ } = two();
+    let flow = pool.connect("198.51.100.3:40000");
+    let mut phone = Client::new(flow, "bob", "bob-password", "phone");
+    let instance = ";+sip.instance=\"<urn:uuid:34343434-2222-4333-8444-555555555555>\"";
+    phone.contact.push_str(instance);
+    phone.register(&mut pool, 600);
+    publish(&mut pool, &mut phone, "open", "<dm:person id='p'><r:activities><r:busy/></r:activities></dm:person>", None);
+    subscribe(&mut pool, &mut alice, "bob", None, 600);
+    told(&mut pool, &mut alice);
+    pool.disconnect(phone.flow);
+    phone.flow = pool.connect("198.51.100.3:40001");
+    phone.contact = format!("<sip:bob@phone.invalid:5099;transport=tcp>{instance}");
+    phone.register(&mut pool, 600);
+    pool.pass(Duration::from_secs(40));
+    assert!(told(&mut pool, &mut alice).is_empty());
+}
