@@ -11,7 +11,7 @@ use commpool_operator::controller::Context;
 use commpool_operator::management;
 use commpool_operator::metrics::Metrics;
 use commpool_operator::validate::Environment;
-use commpool_operator::watch::{Scope, run};
+use commpool_operator::watch::{Scope, run, until_listed};
 use futures::FutureExt;
 use k8s_openapi::jiff::Timestamp;
 use tokio::net::TcpListener;
@@ -86,14 +86,13 @@ async fn start(flags: Flags) -> anyhow::Result<()> {
     tracing::info!(version = environment.version, namespace = flags.namespace, "operator starts");
     let clock = Arc::new(Timestamp::now);
     let context = Arc::new(Context::new(client.clone(), environment, clock, metrics, flags.instance));
-    let seen = move |store: kube::runtime::reflector::Store<_>| {
-        tokio::spawn(async move {
-            if store.wait_until_ready().await.is_ok() {
-                ready.store(true, Ordering::Relaxed);
-            }
-        });
-    };
-    run(client, Scope { namespace: flags.namespace }, context, ended, seen).await;
+    let scope = Scope { namespace: flags.namespace };
+    let (asking, asked) = (client.clone(), scope.clone());
+    tokio::spawn(async move {
+        until_listed(&asking, &asked).await;
+        ready.store(true, Ordering::Relaxed);
+    });
+    run(client, scope, context, ended).await;
     served.await.context("the management server broke off")??;
     tracing::info!("operator ends");
     Ok(())

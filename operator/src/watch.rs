@@ -7,20 +7,25 @@ use std::time::Duration;
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount};
-use kube::api::{Api, PartialObjectMeta};
+use kube::api::{Api, ListParams, PartialObjectMeta};
 use kube::core::{NamespaceResourceScope, ObjectMeta};
 use kube::runtime::controller::{Config, Controller, Error as ControllerError};
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 
 use crate::controller::{Context, PoolMeta, after_failure, reconcile};
 use crate::crd::CommunicationsPool;
+use crate::error::Error;
 use crate::names::{KEPT_FOR, MANAGED_SELECTOR, pool_of};
 
 /// Events of one pool within this time lead to one pass.
 const DEBOUNCE: Duration = Duration::from_millis(100);
+/// Time between two tries to list pools.
+const LIST_PAUSE: Duration = Duration::from_secs(2);
+/// How long passes under way may take at the end; Kubernetes gives the process 30 s.
+const LAST_PASSES: Duration = Duration::from_secs(10);
 /// Passes at a time.
 const CONCURRENCY: u16 = 8;
 
@@ -43,34 +48,50 @@ impl Scope {
     }
 }
 
-/// Watches and reconciles until `shutdown` ends; passes under way are finished. `started` gets the list of pools that
-/// tells when they were all seen.
+/// Waits until pools can be listed: the API server is there, it knows pools, and we may see them.
+pub async fn until_listed(client: &Client, scope: &Scope) {
+    let api = scope.api::<CommunicationsPool>(client);
+    while let Err(error) = api.list(&ListParams::default().limit(1)).await {
+        tracing::warn!(%error, "pools cannot be listed; are the CRDs installed?");
+        tokio::time::sleep(LIST_PAUSE).await;
+    }
+}
+
+/// Watches and reconciles until `shutdown` ends; passes under way are finished.
 pub async fn run(
     client: Client,
     scope: Scope,
     context: Arc<Context>,
-    shutdown: impl Future<Output = ()> + Send + Sync + 'static,
-    started: impl FnOnce(Store<PoolMeta>),
+    shutdown: impl Future<Output = ()> + Clone + Send + Sync + 'static,
 ) {
-    let controller = controller(&client, &scope, &context).graceful_shutdown_on(shutdown);
-    started(controller.store());
+    let controller = controller(&client, &scope, &context).graceful_shutdown_on(shutdown.clone());
     let forgetful = context.clone();
-    controller
-        .run(reconcile, after_failure, context)
-        .for_each(|result| {
-            match result {
-                Err(ControllerError::ObjectNotFound(gone)) => {
-                    let namespace = gone.namespace.clone().unwrap_or_default();
-                    forgetful.forget(&ObjectRef::new(&gone.name).within(&namespace));
-                }
-                Err(ControllerError::QueueError(error)) => tracing::warn!(%error, "watch failed; it is begun anew"),
-                Err(error @ ControllerError::RunnerError(_)) => tracing::error!(%error, "no more passes"),
-                // told by `after_failure`
-                Err(ControllerError::ReconcilerFailed(..)) | Ok(_) => {}
-            }
-            std::future::ready(())
-        })
-        .await;
+    let passes = controller.run(reconcile, after_failure, context).for_each(|result| {
+        tell(&forgetful, result);
+        std::future::ready(())
+    });
+    // a controller that never got its first list does not end by itself
+    let enough = async {
+        shutdown.await;
+        tokio::time::sleep(LAST_PASSES).await;
+    };
+    tokio::select! {
+        () = passes => {}
+        () = enough => {}
+    }
+}
+
+fn tell<T>(context: &Context, result: Result<T, ControllerError<Error, watcher::Error>>) {
+    match result {
+        Err(ControllerError::ObjectNotFound(gone)) => {
+            let namespace = gone.namespace.clone().unwrap_or_default();
+            context.forget(&ObjectRef::new(&gone.name).within(&namespace));
+        }
+        Err(ControllerError::QueueError(error)) => tracing::warn!(%error, "watch failed; it is begun anew"),
+        Err(error @ ControllerError::RunnerError(_)) => tracing::error!(%error, "no more passes"),
+        // told by `after_failure`
+        Err(ControllerError::ReconcilerFailed(..)) | Ok(_) => {}
+    }
 }
 
 fn controller(client: &Client, scope: &Scope, context: &Arc<Context>) -> Controller<PoolMeta> {

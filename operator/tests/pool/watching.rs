@@ -21,14 +21,17 @@ fn start(world: &World) -> Running {
     let (stop, stopped) = oneshot::channel::<()>();
     let (client, context) = (world.api.client(), world.context());
     let ended = async move { drop(stopped.await) };
-    tokio::spawn(run(
-        client,
-        Scope::default(),
-        context,
-        futures::FutureExt::shared(futures::FutureExt::boxed(ended)),
-        drop,
-    ));
+    tokio::spawn(run(client, Scope::default(), context, futures::FutureExt::shared(futures::FutureExt::boxed(ended))));
     Running { _stop: stop }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_that_never_saw_its_pools_ends_all_the_same() {
+    let world = World::empty();
+    world.api.break_after(Some(0));
+    let began = tokio::time::Instant::now();
+    run(world.api.client(), Scope::default(), world.context(), std::future::ready(())).await;
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
 }
 
 /// Lets the cluster work until `goal` is reached, for at most 20 minutes of the paused clock.
