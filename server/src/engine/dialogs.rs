@@ -344,7 +344,8 @@ impl Engine {
     pub(super) fn notify_answered(&mut self, now: Moment, id: Key128, status: u16) {
         let Some(own) = self.dialogs.all.get_mut(&id) else { return };
         own.under_way = false;
-        if own.ending.is_some() {
+        // What was answered may be a NOTIFY from before the end was decided: then the last one is still to go.
+        if own.ending.is_some() && !own.again {
             return self.close_dialog(now, id);
         }
         match own.dialog.answer(status) {

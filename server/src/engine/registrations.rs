@@ -166,6 +166,7 @@ impl Engine {
     /// A flow is gone: endpoints on it are unroutable at once, presence has its grace.
     pub(super) fn flow_gone(&mut self, now: Moment, flow: Flow) {
         let Some(state) = self.flows.close(flow) else { return };
+        tracing::debug!(serial = state.serial, endpoints = state.endpoints.len(), "flow gone");
         for due in [Due::Ping(flow), Due::Probe(flow), Due::Unproven(flow), Due::CloseReplaced(flow)] {
             self.timers.clear(&due);
         }

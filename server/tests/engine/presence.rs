@@ -224,7 +224,13 @@ fn a_device_known_by_its_instance_keeps_its_publication_over_a_reconnect() {
     let instance = ";+sip.instance=\"<urn:uuid:34343434-2222-4333-8444-555555555555>\"";
     phone.contact.push_str(instance);
     phone.register(&mut pool, 600);
-    publish(&mut pool, &mut phone, "open", "<dm:person id='p'><r:activities><r:busy/></r:activities></dm:person>", None);
+    publish(
+        &mut pool,
+        &mut phone,
+        "open",
+        "<dm:person id='p'><r:activities><r:busy/></r:activities></dm:person>",
+        None,
+    );
     subscribe(&mut pool, &mut alice, "bob", None, 600);
     told(&mut pool, &mut alice);
     pool.disconnect(phone.flow);
@@ -233,4 +239,17 @@ fn a_device_known_by_its_instance_keeps_its_publication_over_a_reconnect() {
     phone.register(&mut pool, 600);
     pool.pass(Duration::from_secs(40));
     assert!(told(&mut pool, &mut alice).is_empty());
+}
+
+#[test]
+fn an_end_while_a_notify_waits_for_its_answer_still_has_its_last_word() {
+    let Two { mut pool, mut alice, bob: _ } = two();
+    let answer = subscribe(&mut pool, &mut alice, "bob", None, 600);
+    let tag = answer.to().unwrap().tag().unwrap().to_owned();
+    let waiting = pool.received(alice.flow);
+    assert_eq!(subscribe(&mut pool, &mut alice, "bob", Some(&tag), 0).status(), Some(200));
+    pool.put_back(alice.flow, waiting);
+    alice.answer_all(&mut pool, 200);
+    let last = alice.answer_all(&mut pool, 200);
+    assert!(last[0].text(HeaderName::SubscriptionState).unwrap().starts_with("terminated"), "{last:?}");
 }
