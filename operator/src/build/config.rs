@@ -9,6 +9,7 @@ use commpool_model::config::{
 };
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{keys::POOL_KEY, metadata};
@@ -134,6 +135,54 @@ pub fn restart_hash(config: &PoolConfig, keys: &Secret) -> Result<String, Error>
     Ok(hash.finalize().iter().take(16).map(|octet| format!("{octet:02x}")).collect())
 }
 
+/// What the resource states is written even where it is the server's default too, which may change.
+///
+/// Fields that come later do not join: they are written only where a pool makes use of them, since an older server does
+/// not know them, and a key that is new to all pools would restart all pools.
+const STATED: &[&str] = &["authentication.digest", "policy.presence", "policy.offline", "policy.maxMessageBytes"];
+
+/// The configuration without what is default anyway, apart from [`STATED`].
 fn yaml(config: &PoolConfig) -> Result<String, Error> {
-    config.to_yaml().map_err(|error| Error::Config(error.to_string()))
+    let bare: PoolConfig = serde_json::from_value(json!({"pool": "", "sipDomains": [], "keyFile": "", "store": {}}))?;
+    let mut config = serde_json::to_value(config)?;
+    strip(&mut config, &serde_json::to_value(bare)?, "");
+    serde_yaml::to_string(&config).map_err(|error| Error::Config(error.to_string()))
+}
+
+fn strip(value: &mut Value, default: &Value, path: &str) {
+    let (Value::Object(value), Value::Object(default)) = (value, default) else { return };
+    value.retain(|key, value| {
+        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        let same = default.get(key) == Some(value);
+        strip(value, default.get(key).unwrap_or(&Value::Null), &path);
+        STATED.contains(&path.as_str()) || !same || value.as_object().is_some_and(|below| !below.is_empty())
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> PoolConfig {
+        let text = "{pool: a, sipDomains: [example.com], keyFile: /k, store: {sqlite: {folder: /d}}, listeners: {tcp: ['0.0.0.0:5060']}}";
+        PoolConfig::from_yaml(text).unwrap()
+    }
+
+    #[test]
+    fn the_server_reads_what_was_written() {
+        let mut config = config();
+        assert_eq!(PoolConfig::from_yaml(&yaml(&config).unwrap()).unwrap(), config);
+        config.outward.source_address = SourceAddress::Untrusted;
+        config.policy.max_message_bytes = 4096;
+        config.log.format = LogFormat::Json;
+        config.authentication.digest = vec![DigestAlgorithm::Md5];
+        assert_eq!(PoolConfig::from_yaml(&yaml(&config).unwrap()).unwrap(), config);
+    }
+
+    #[test]
+    fn what_is_default_is_written_only_if_the_resource_states_it() {
+        let text = yaml(&config()).unwrap();
+        assert!(!text.contains("udp") && !text.contains("edition") && !text.contains("level"), "{text}");
+        assert!(text.contains("maxMessageBytes: 65536") && text.contains("- SHA-256"), "{text}");
+    }
 }
