@@ -11,7 +11,7 @@ use commpool_harness::packages::{self, Consent};
 use crate::check::cargo;
 
 /// The peer we are measured beside, and its modules.
-const PACKAGES: &[&str] = &["kamailio", "kamailio-sqlite-modules", "kamailio-tls-modules"];
+const PACKAGES: &[&str] = &["kamailio", "kamailio-sqlite-modules", "kamailio-tls-modules", "sqlite3"];
 
 /// Options of `cargo xtask bench`.
 #[derive(Args)]

@@ -20,6 +20,8 @@ pub(crate) struct Group {
     pub(crate) minutes: u32,
     /// Whether it must have the machine to itself, because it measures or fills it.
     pub(crate) alone: bool,
+    /// Whether its tests wait for clocks more than they compute, so that many run at once.
+    pub(crate) waits: bool,
 }
 
 /// Something a group cannot run without.
@@ -66,6 +68,8 @@ pub(crate) enum Part {
 
 /// Linphone's engine.
 const LINPHONE: &str = "liblinphone10";
+/// Grammars and certificates that the engine aborts without; the package does not depend on them.
+const LINPHONE_DATA: &str = "linphone-common";
 /// SIPp.
 const SIPP: &str = "sip-tester";
 
@@ -86,6 +90,7 @@ pub(crate) const GROUPS: &[Group] = &[
         parts: &[],
         minutes: 2,
         alone: false,
+        waits: false,
     },
     Group {
         name: "contract",
@@ -95,6 +100,7 @@ pub(crate) const GROUPS: &[Group] = &[
         parts: &[Part::Sqlite],
         minutes: 2,
         alone: false,
+        waits: false,
     },
     Group {
         name: "platform",
@@ -110,6 +116,7 @@ pub(crate) const GROUPS: &[Group] = &[
         parts: &[Part::Package("Docker registry", "docker-registry"), Part::Package("skopeo", "skopeo")],
         minutes: 1,
         alone: false,
+        waits: false,
     },
     Group {
         name: "operator",
@@ -119,36 +126,48 @@ pub(crate) const GROUPS: &[Group] = &[
         parts: &[Part::ApiServer],
         minutes: 2,
         alone: false,
+        waits: false,
     },
     Group {
         name: "wire",
         about: "the running server over real sockets: flows, limits, the matrix of bad credentials, torture messages",
         needs: &[],
         runs: &[
+            Run::Arguments(&["-p", "commpool-tests", "--lib"]),
             Run::Files { package: "commpool-tests", folder: "tests", prefix: "wire" },
             Run::Files { package: "commpool-tests", folder: "tests", prefix: "admin" },
         ],
         parts: &[Part::Sqlite],
         minutes: 3,
         alone: false,
+        waits: true,
     },
     Group {
         name: "clients",
         about: "Linphone and SIPp against the running server over TLS, UDP and TCP",
-        needs: &[Need::Package(LINPHONE), Need::Package(SIPP), Need::Package("python3")],
+        needs: &[Need::Package(LINPHONE), Need::Package(LINPHONE_DATA), Need::Package(SIPP), Need::Package("python3")],
         runs: &[Run::Files { package: "commpool-tests", folder: "tests", prefix: "clients" }],
         parts: &[Part::Package("Linphone", LINPHONE), Part::Package("SIPp", SIPP), Part::Sqlite],
         minutes: 4,
         alone: true,
+        waits: true,
     },
     Group {
         name: "cluster",
         about: "kubectl apply to two Linphones that talk through the VIP; repair, deletion, kept data",
-        needs: &[Need::Root, Need::Kubernetes, Need::Cluster, Need::Package(LINPHONE), Need::Package("python3")],
+        needs: &[
+            Need::Root,
+            Need::Kubernetes,
+            Need::Cluster,
+            Need::Package(LINPHONE),
+            Need::Package(LINPHONE_DATA),
+            Need::Package("python3"),
+        ],
         runs: &[Run::Files { package: "commpool-tests", folder: "tests", prefix: "cluster" }],
         parts: &[Part::Kubernetes, Part::Package("Linphone", LINPHONE), Part::Sqlite],
         minutes: 8,
         alone: true,
+        waits: false,
     },
 ];
 

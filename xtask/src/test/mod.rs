@@ -116,6 +116,9 @@ fn compile(workspace: &Workspace) -> Result<()> {
     run_command(cargo(workspace).args(["test", "--locked", "--workspace", "--no-run", "--quiet"]))
 }
 
+/// Tests at once in a group whose tests wait for clocks.
+const WAITING_TESTS: &str = "16";
+
 /// Runs groups side by side.
 fn run_side_by_side(needs: &Needs<'_>, steps: &Steps, groups: &[&Group]) {
     let next = AtomicUsize::new(0);
@@ -167,6 +170,9 @@ fn run_tests(needs: &Needs<'_>, group: &Group, log: &File) -> Result<()> {
         let Some(arguments) = run.arguments(needs.workspace().root())? else { continue };
         let mut test = cargo(needs.workspace());
         test.args(["test", "--locked", "--no-fail-fast"]).args(arguments).envs(needs.environment(group));
+        if group.waits {
+            test.env("RUST_TEST_THREADS", WAITING_TESTS);
+        }
         let result = run_command(test.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log.try_clone()?));
         ran += 1;
         failed.extend(result.err());
