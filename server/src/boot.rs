@@ -177,9 +177,9 @@ impl Booted {
         tracing::info!("ending: no new clients, open requests are finished");
         management.ready.store(false, Ordering::Relaxed);
         accept_stop.cancel();
-        reload.abort();
         engine_stop.cancel();
         let _ = engine_task.await;
+        reload.abort();
         tasks.close();
         let _ = tokio::time::timeout(CLOSE, tasks.wait()).await;
         let _ = self.store.ask(front_ends::Stop { fe }).await;

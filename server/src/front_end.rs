@@ -106,14 +106,10 @@ impl FrontEnd {
         let stopped = tokio::select! {
             biased;
             () = stop.cancelled() => true,
-            changed = self.settings.changed() => {
-                if changed.is_ok() {
-                    let settings = Arc::clone(&self.settings.borrow_and_update());
-                    inputs.push(Input::Settings(settings));
-                    false
-                } else {
-                    true
-                }
+            Ok(()) = self.settings.changed() => {
+                let settings = Arc::clone(&self.settings.borrow_and_update());
+                inputs.push(Input::Settings(settings));
+                false
             }
             () = std::future::poll_fn(|cx| {
                 poll(cx, &mut self.events, &mut self.replies, &mut self.udp, self.timer.as_mut(), &mut events, &mut inputs)
