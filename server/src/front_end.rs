@@ -180,7 +180,7 @@ impl FrontEnd {
                     let reply: Reply = Box::new(move |outcome| {
                         let _ = reply_to.send(Input::Store { token, outcome });
                     });
-                    calls.push((operation, reply));
+                    calls.push((*operation, reply));
                 }
             }
         }

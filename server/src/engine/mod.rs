@@ -116,7 +116,7 @@ pub enum Output {
         /// Comes back with the answer.
         token: u64,
         /// The call.
-        operation: Operation,
+        operation: Box<Operation>,
     },
 }
 

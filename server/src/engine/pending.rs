@@ -87,7 +87,7 @@ impl Engine {
         let operation = operation.into();
         self.metrics.store_call(operation.name());
         let token = self.pending.insert(now, pending);
-        self.out.push_back(Output::Store { token, operation });
+        self.out.push_back(Output::Store { token, operation: Box::new(operation) });
     }
 
     pub(super) fn store_answered(&mut self, now: Moment, token: u64, outcome: Result<Outcome, StoreError>) {

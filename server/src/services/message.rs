@@ -88,7 +88,7 @@ pub const fn mapped(status: u16) -> u16 {
 /// The better of two final failures (RFC 3261 §16.7 step 6): a 6xx, else the lower class, else the first.
 pub const fn better(first: u16, second: u16) -> u16 {
     let (a, b) = (first / 100, second / 100);
-    if b == 6 && a != 6 || a != 6 && b < a { second } else { first }
+    if a != 6 && (b == 6 || b < a) { second } else { first }
 }
 
 /// Headers of an endpoint's answer that are not its to set towards the sender.

@@ -224,7 +224,7 @@ impl Pool {
                 }
                 Output::Store { token, operation } => {
                     self.calls.push(operation.name());
-                    if self.hold_store { self.held.push((token, operation)) } else { self.answer(token, operation) }
+                    if self.hold_store { self.held.push((token, *operation)) } else { self.answer(token, *operation) }
                 }
             }
         }
