@@ -8,8 +8,6 @@ use commpool_harness::Workspace;
 use commpool_harness::command::run as run_command;
 use commpool_harness::packages::{self, Consent};
 
-use crate::check::cargo;
-
 /// The peer we are measured beside, and its modules.
 const PACKAGES: &[&str] = &["kamailio", "kamailio-sqlite-modules", "kamailio-tls-modules", "sqlite3"];
 
@@ -37,8 +35,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         }
         packages::install(&missing)?;
     }
-    run_command(cargo(workspace).args(["build", "--locked", "--release", "-p", "commpool-server", "--bins"]))?;
-    let mut bench = cargo(workspace);
+    run_command(workspace.cargo().args(["build", "--locked", "--release", "-p", "commpool-server", "--bins"]))?;
+    let mut bench = workspace.cargo();
     bench.args(["run", "--locked", "--release", "-p", "commpool-tests", "--bin", "bench", "--"]);
     let everything = ["all".to_owned()];
     let arguments = if options.arguments.is_empty() { &everything[..] } else { &options.arguments };

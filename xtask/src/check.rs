@@ -22,7 +22,7 @@ const MACHETE: Tool = Tool { name: "cargo-machete", version: "0.9.2" };
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     let steps = Steps::new("check");
     let cargo = |arguments: &[&str]| {
-        let mut command = cargo(workspace);
+        let mut command = workspace.cargo();
         command.args(arguments);
         command
     };
@@ -47,21 +47,10 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     steps.finish()
 }
 
-/// Cargo in the checkout.
-pub(crate) fn cargo(workspace: &Workspace) -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(workspace.root());
-    // Set by the cargo that runs us for our own build; a nested one would take its packages for ours.
-    for name in ["CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH", "CARGO_PKG_NAME", "CARGO_PKG_VERSION"] {
-        command.env_remove(name);
-    }
-    command
-}
-
 /// Compares what is generated and committed with what would be generated now.
 fn generated(workspace: &Workspace) -> Result<()> {
     let arguments = ["run", "--locked", "--quiet", "-p", "commpool-operator", "--bin", "crdgen", "--", "--check"];
-    run_command(cargo(workspace).args(arguments))
+    run_command(workspace.cargo().args(arguments))
 }
 
 impl Tool {
@@ -73,7 +62,7 @@ impl Tool {
             return Ok(binary);
         }
         say(&format!("building {} {} once into {} (some minutes)", self.name, self.version, folder.display()));
-        let mut install = cargo(workspace);
+        let mut install = workspace.cargo();
         install.args(["install", "--locked", "--quiet", "--force", "--version", self.version, "--root"]);
         install.arg(&folder).arg(self.name).env("CARGO_TARGET_DIR", workspace.folder("tools/build")?);
         run_command(&mut install).with_context(|| format!("{} {} cannot be built", self.name, self.version))?;

@@ -10,8 +10,6 @@ use clap::Args;
 use commpool_harness::Workspace;
 use commpool_harness::command::{run as run_command, say, which};
 
-use crate::check::cargo;
-
 /// The server's package and program.
 const SERVER: &str = "commpool-server";
 
@@ -57,7 +55,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         say(&format!("building {SERVER}, the first time {minutes} minutes (C compiler: {compiler})"));
     }
     let start = Instant::now();
-    let mut build = cargo(workspace);
+    let mut build = workspace.cargo();
     build.args(["build", "--locked", "-p", SERVER, "--bin", SERVER]).args(options.release.then_some("--release"));
     run_command(&mut build).with_context(|| format!("{SERVER} cannot be built"))?;
     say(&format!("{SERVER} is built, {:.0} s", start.elapsed().as_secs_f64()));

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
@@ -16,6 +17,10 @@ pub const BINARIES_VARIABLE: &str = "COMMPOOL_BIN_DIR";
 
 /// Cache folder when [`CACHE_VARIABLE`] is not set.
 const DEFAULT_CACHE: &str = "/var/tmp/commpool";
+
+/// Beginnings of the variables by which cargo tells a program about its own package.
+const OF_OUR_PACKAGE: &[&str] =
+    &["CARGO_MANIFEST_", "CARGO_PKG_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_", "OUT_DIR"];
 
 /// The checkout and the folders that belong to it.
 #[derive(Clone, Debug)]
@@ -62,6 +67,21 @@ impl Workspace {
             Some(folder) => env::current_dir().unwrap_or_default().join(folder),
             None => self.root.join("target"),
         }
+    }
+
+    /// Cargo in the checkout. What the cargo that runs us set for our own package is taken away: build scripts ask for
+    /// it, and would run anew whenever a verb is started in another way.
+    #[must_use]
+    pub fn cargo(&self) -> Command {
+        let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        command.current_dir(&self.root);
+        for (name, _) in env::vars_os() {
+            let own = name.to_str().is_some_and(|name| OF_OUR_PACKAGE.iter().any(|prefix| name.starts_with(prefix)));
+            if own {
+                command.env_remove(name);
+            }
+        }
+        command
     }
 
     /// A folder for logs of one kind of work, made if it is missing: `logs/NAME` in the cache folder.

@@ -17,7 +17,6 @@ use commpool_harness::Workspace;
 use commpool_harness::command::{run as run_command, say, tail};
 use commpool_harness::packages::Consent;
 
-use crate::check::cargo;
 use crate::steps::Steps;
 use groups::{GROUPS, Group, Need};
 use needs::Needs;
@@ -112,8 +111,8 @@ fn ready<'a>(steps: &Steps, needs: &mut Needs<'_>, groups: Vec<&'a Group>) -> Ve
 
 /// Builds every binary and test program, so that no group waits for another one's compiler.
 fn compile(workspace: &Workspace) -> Result<()> {
-    run_command(cargo(workspace).args(["build", "--locked", "--workspace", "--bins"]))?;
-    run_command(cargo(workspace).args(["test", "--locked", "--workspace", "--no-run", "--quiet"]))
+    run_command(workspace.cargo().args(["build", "--locked", "--workspace", "--bins"]))?;
+    run_command(workspace.cargo().args(["test", "--locked", "--workspace", "--no-run", "--quiet"]))
 }
 
 /// Tests at once in a group whose tests wait for clocks.
@@ -168,7 +167,7 @@ fn run_tests(needs: &Needs<'_>, group: &Group, log: &File) -> Result<()> {
     let (mut ran, mut failed) = (0, Vec::new());
     for run in group.runs {
         let Some(arguments) = run.arguments(needs.workspace().root())? else { continue };
-        let mut test = cargo(needs.workspace());
+        let mut test = needs.workspace().cargo();
         test.args(["test", "--locked", "--no-fail-fast"]).args(arguments).envs(needs.environment(group));
         if group.waits {
             test.env("RUST_TEST_THREADS", WAITING_TESTS);

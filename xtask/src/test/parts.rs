@@ -11,8 +11,6 @@ use commpool_harness::command::output;
 use commpool_harness::packages;
 
 use super::groups::{Group, Part};
-use crate::check::cargo;
-
 /// The parts of the groups that ran, with their versions, one a line.
 pub(crate) fn list(workspace: &Workspace, ran: &[&Group]) -> String {
     let parts: BTreeSet<Part> = ran.iter().flat_map(|group| group.parts).copied().collect();
@@ -43,7 +41,7 @@ fn kubernetes() -> String {
 
 /// Version of the SQLite that the build compiles in, read from the source it compiles.
 fn sqlite(workspace: &Workspace) -> Result<String> {
-    let metadata = output(cargo(workspace).args(["metadata", "--locked", "--format-version", "1"]))?;
+    let metadata = output(workspace.cargo().args(["metadata", "--locked", "--format-version", "1"]))?;
     let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
     let packages = metadata["packages"].as_array().context("cargo metadata lists no packages")?;
     let package = packages.iter().find(|package| package["name"] == "libsqlite3-sys");

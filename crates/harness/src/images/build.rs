@@ -50,13 +50,14 @@ pub fn build(workspace: &Workspace, parts: &[&str]) -> Result<Vec<PathBuf>> {
     let triple = triple()?;
     // A folder of its own: other flags in cargo's would make every change of verb build everything anew.
     let target = workspace.target().join("static");
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(workspace.root()).args(["build", "--locked", "--release", "--target", &triple]);
+    let mut cargo = workspace.cargo();
+    cargo.args(["build", "--locked", "--release", "--target", &triple]);
     for part in parts {
         cargo.args(["-p", part, "--bin", part]);
     }
     cargo.env("CARGO_TARGET_DIR", &target).env("CARGO_ENCODED_RUSTFLAGS", flags(workspace, &target).join("\x1f"));
-    cargo.env("SOURCE_DATE_EPOCH", git(workspace, &["log", "-1", "--format=%ct"]).unwrap_or_else(|| "0".to_owned()));
+    // For the dates that C sources put in; the time of the commit would build all of them anew with every commit.
+    cargo.env("SOURCE_DATE_EPOCH", "0");
     run(&mut cargo)?;
     let programs = target.join(&triple).join("release");
     parts.iter().map(|part| pack(workspace, &triple, part, &programs.join(part))).collect()
