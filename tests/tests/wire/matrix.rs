@@ -14,8 +14,9 @@ use commpool_tests::watch::{Notice, Watch};
 /// Methods the server serves after a proof of identity.
 const SERVED: [&str; 4] = ["REGISTER", "MESSAGE", "PUBLISH", "SUBSCRIBE"];
 
-/// Methods it does not serve, with the answer that says so; none for ACK.
-const OTHERS: [(&str, Option<u16>); 14] = [
+/// Methods it answers by itself, whoever asks: what it can do, or that it does not serve them; none for ACK.
+const OTHERS: [(&str, Option<u16>); 15] = [
+    ("OPTIONS", Some(200)),
     ("INVITE", Some(405)),
     ("BYE", Some(405)),
     ("UPDATE", Some(405)),
