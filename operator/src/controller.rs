@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use crate::build::Blocker;
 use crate::crd::{CommunicationsPool, ConditionType, PoolStatus, Reason};
 use crate::dereference::{self, Read};
-use crate::error::{Class, Error};
+use crate::error::{Class, Error, namespace_ends};
 use crate::metrics::{self, Metrics};
 use crate::names::MANAGER;
 use crate::pki::SystemEntropy;
@@ -237,8 +237,13 @@ async fn tell(context: &Context, read: &Read, event: &Event) {
         uid: read.metadata.uid.clone(),
         ..ObjectReference::default()
     };
-    if let Err(error) = context.recorder.publish(event, &regarding).await {
-        tracing::warn!(%error, reason = event.reason, "failed to write an event");
+    match context.recorder.publish(event, &regarding).await {
+        Ok(()) => {}
+        Err(kube::Error::Api(status)) if namespace_ends(&status) => {}
+        Err(kube::Error::Api(status)) => {
+            tracing::warn!(error = status.message, event.reason, "failed to write an event")
+        }
+        Err(error) => tracing::warn!(%error, event.reason, "failed to write an event"),
     }
 }
 

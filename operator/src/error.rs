@@ -47,7 +47,7 @@ impl ApiError {
 }
 
 /// In a namespace that is being deleted every creation is forbidden; that is nobody's fault and over soon.
-fn namespace_ends(status: &Status) -> bool {
+pub(crate) fn namespace_ends(status: &Status) -> bool {
     status
         .details
         .as_ref()

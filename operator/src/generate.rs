@@ -153,8 +153,9 @@ fn rule_table() -> String {
     let mut table = String::from("| where | when | what one is told |\n|---|---|---|\n");
     for rule in RULES {
         let when = if rule.is_transition() { "change" } else { "always" };
-        let path = if rule.path.is_empty() { "metadata.name" } else { rule.path };
-        table += &format!("| `{path}{}` | {when} | {} |\n", rule.field, rule.message);
+        let place = format!("{}{}", rule.path, rule.field);
+        let place = if place.is_empty() { "metadata.name" } else { place.trim_start_matches('.') };
+        table += &format!("| `{place}` | {when} | {} |\n", rule.message);
     }
     table
 }

@@ -420,4 +420,6 @@ async fn grows_or_says_why_not(admin: &Client) {
     assert!(smaller.unwrap_err().to_string().contains("can only grow"));
     pools.patch("all-transports", &PatchParams::default(), &Patch::Merge(&size("11Gi"))).await.unwrap();
     reaches(admin, "all-transports", "Stalled", "True", "CannotGrow").await;
+    pools.patch("all-transports", &PatchParams::default(), &Patch::Merge(&size("10Gi"))).await.unwrap();
+    reaches(admin, "all-transports", "Ready", "True", "Serving").await;
 }

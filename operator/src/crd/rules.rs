@@ -43,6 +43,15 @@ pub const RULES: &[SchemaRule] = &[
         "self.metadata.name.matches('^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$')",
         "metadata.name must have 1-40 characters of a-z, 0-9 and '-', begin with a letter and not end with '-': the names of all objects derive from it",
     ),
+    // at the root for a way back from a size that the storage class refused
+    blaming(
+        ".spec.frontEnd.storage.size",
+        rule(
+            "",
+            "quantity(string(self.spec.frontEnd.storage.size)).compareTo(quantity(string(oldSelf.spec.frontEnd.storage.size))) >= 0 || (has(self.status) && has(self.status.conditions) && self.status.conditions.exists(c, c.type == 'Stalled' && c.reason == 'CannotGrow'))",
+            "can only grow: a volume cannot be made smaller",
+        ),
+    ),
     rule(
         "spec.version",
         "self.matches('^[0-9A-Za-z]([-._0-9A-Za-z]{0,61}[0-9A-Za-z])?$')",
@@ -74,14 +83,6 @@ pub const RULES: &[SchemaRule] = &[
             "spec.frontEnd.storage",
             "quantity(string(self.size)).compareTo(quantity('64Mi')) >= 0",
             "must be at least 64Mi",
-        ),
-    ),
-    blaming(
-        ".size",
-        rule(
-            "spec.frontEnd.storage",
-            "quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0",
-            "can only grow: a volume cannot be made smaller",
         ),
     ),
     blaming(

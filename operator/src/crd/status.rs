@@ -16,12 +16,14 @@ pub struct PoolStatus {
     pub version: Option<String>,
     /// Conditions by type; their types and reasons are listed in docs/operations-kubernetes.md.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
     pub conditions: Vec<Condition>,
     /// The front ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub front_end: Option<FrontEndStatus>,
     /// What a client is told to use, one entry per transport. An address once told stays until another is known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
     pub addresses: Vec<PoolAddress>,
 }
 

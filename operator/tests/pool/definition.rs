@@ -105,7 +105,7 @@ fn cases() -> Vec<Case> {
             vec![size(json!("63Mi")), size(json!(1))],
         ),
         change(
-            "spec.frontEnd.storage",
+            "",
             "grow",
             vec![(size(json!("5Gi")), size(json!("6Gi"))), (size(json!("5Gi")), size(json!("5120Mi")))],
             vec![(size(json!("5Gi")), size(json!("5G"))), (minimal(), size(json!("4Gi")))],
@@ -217,7 +217,7 @@ fn each_rule_accepts_what_is_right_and_refuses_what_is_not() {
         }
         tried.insert((rule.path, rule.message));
     }
-    let name = RULES.iter().find(|rule| rule.path.is_empty()).unwrap();
+    let name = find("", "metadata.name");
     for good in ["a", "demo", "a-1", &"a".repeat(40)] {
         assert_eq!(violations(&pool(good, minimal()), None), Vec::<String>::new(), "{good}");
     }
@@ -227,6 +227,19 @@ fn each_rule_accepts_what_is_right_and_refuses_what_is_not() {
     tried.insert((name.path, name.message));
     let all: BTreeSet<_> = RULES.iter().map(|rule| (rule.path, rule.message)).collect();
     assert_eq!(tried, all, "every rule is tried");
+}
+
+/// A size that the storage class refused can be taken back; it had no effect.
+#[test]
+fn a_size_that_was_refused_can_be_set_back() {
+    let with = |amount: &str| pool("demo", spec(size(json!(amount))));
+    let (old, mut new) = (with("12Gi"), with("10Gi"));
+    let condition =
+        |type_: &str, reason: &str| json!({"conditions": [{"type": type_, "status": "True", "reason": reason}]});
+    new["status"] = condition("Stalled", "NameTaken");
+    assert_eq!(violations(&new, Some(&old)), [find("", "grow").message]);
+    new["status"] = condition("Stalled", "CannotGrow");
+    assert_eq!(violations(&new, Some(&old)), Vec::<String>::new());
 }
 
 #[test]
