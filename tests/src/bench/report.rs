@@ -23,10 +23,19 @@ pub struct Row {
     pub operation: Operation,
     /// How it was carried.
     pub transport: Transport,
-    /// The ratio aimed at.
-    pub aim: f64,
-    /// Samples of each server by name, ours first.
-    pub servers: Vec<(&'static str, Vec<Sample>)>,
+    /// What each server showed, ours first.
+    pub servers: Vec<Measured>,
+}
+
+/// All runs of one server in a comparison.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    /// Name of the server.
+    pub name: &'static str,
+    /// The ratio to this peer that is aimed at, if any.
+    pub aim: Option<f64>,
+    /// One sample a round.
+    pub samples: Vec<Sample>,
 }
 
 /// Everything measured in one go.
@@ -85,31 +94,17 @@ impl Report {
         );
         let _ = writeln!(out, "| operation | Commpool | peer | ratio | aim |\n|---|---|---|---|---|");
         for row in &self.rows {
-            let Some(((_, ours), peers)) = row.servers.split_first() else { continue };
-            let own = Spread::of(ours.iter().map(|sample| sample.cpu_per_thousand));
-            for (name, samples) in peers {
-                let peer = Spread::of(samples.iter().map(|sample| sample.cpu_per_thousand));
-                let ratio = own.zip(peer).map(|(own, peer)| own.median / peer.median);
-                let _ = writeln!(
-                    out,
-                    "| {} {} | {} | {name}: {} | **{}** | ≤ {} |",
-                    row.operation.name(),
-                    row.transport,
-                    spread(own, 3),
-                    spread(peer, 3),
-                    ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}")),
-                    row.aim
-                );
+            let Some((ours, peers)) = row.servers.split_first() else { continue };
+            let cpu = |of: &Measured| Spread::of(of.samples.iter().map(|sample| sample.cpu_per_thousand));
+            let (what, own) = (format!("{} {}", row.operation.name(), row.transport), cpu(ours));
+            for peer in peers {
+                let ratio = own.zip(cpu(peer)).map_or(f64::NAN, |(own, peer)| own.median / peer.median);
+                let aim = peer.aim.map_or_else(|| "–".to_owned(), |aim| format!("≤ {aim}"));
+                let (own, name, figure) = (spread(own, 3), peer.name, spread(cpu(peer), 3));
+                let _ = writeln!(out, "| {what} | {own} | {name}: {figure} | **{ratio:.2}** | {aim} |");
             }
             if peers.is_empty() {
-                let text = spread(own, 3);
-                let _ = writeln!(
-                    out,
-                    "| {} {} | {text} | not installed | – | ≤ {} |",
-                    row.operation.name(),
-                    row.transport,
-                    row.aim
-                );
+                let _ = writeln!(out, "| {what} | {} | not installed | – | – |", spread(own, 3));
             }
         }
         out.push_str(DURABILITY);
@@ -122,14 +117,15 @@ impl Report {
              orientation only.\n\n| operation | server | operations/s | p50 ms | p99 ms | failed | generator s/1000 |\n|---|---|---|---|---|---|---|"
         );
         for row in &self.rows {
-            for (name, samples) in &row.servers {
-                let of = |figure: fn(&Sample) -> f64| Spread::of(samples.iter().map(figure));
-                let failed: u64 = samples.iter().map(|sample| sample.failed).sum();
+            for server in &row.servers {
+                let of = |figure: fn(&Sample) -> f64| Spread::of(server.samples.iter().map(figure));
+                let failed: u64 = server.samples.iter().map(|sample| sample.failed).sum();
                 let _ = writeln!(
                     out,
-                    "| {} {} | {name} | {} | {} | {} | {failed} | {} |",
+                    "| {} {} | {} | {} | {} | {} | {failed} | {} |",
                     row.operation.name(),
                     row.transport,
+                    server.name,
                     spread(of(|sample| sample.rate), 0),
                     spread(of(|sample| sample.median.as_secs_f64() * 1000.0), 1),
                     spread(of(|sample| sample.slow.as_secs_f64() * 1000.0), 1),

@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::{Parser, ValueEnum};
 use commpool_tests::bench::kamailio::{self, Variant};
 use commpool_tests::bench::load::{self, Operation};
-use commpool_tests::bench::report::{Report, Row};
+use commpool_tests::bench::report::{Measured, Report, Row};
 use commpool_tests::bench::subject::{Grounds, Kind};
 use commpool_tests::bench::{calls, idle};
 use commpool_tests::link::Transport;
@@ -47,27 +47,24 @@ enum What {
     Calls,
 }
 
-/// One comparison to make: operation, transport, aimed ratio, peers.
-type Comparison = (Operation, Transport, f64, &'static [Variant]);
+/// One comparison to make: operation, transport, and peers with the ratio aimed at.
+type Comparison = (Operation, Transport, &'static [(Variant, Option<f64>)]);
 
-const REGISTER: &[Comparison] = &[
-    (Operation::Register, Transport::Udp, 0.5, &[Variant::SqliteWriteThrough]),
-    (Operation::Register, Transport::Tcp, 0.5, &[Variant::SqliteWriteThrough]),
-];
+/// The second peer keeps registrations in memory only: less work than ours, for orientation.
+const REGISTER_PEERS: &[(Variant, Option<f64>)] = &[(Variant::SqliteWriteThrough, Some(0.5)), (Variant::Memory, None)];
+
+const REGISTER: &[Comparison] =
+    &[(Operation::Register, Transport::Udp, REGISTER_PEERS), (Operation::Register, Transport::Tcp, REGISTER_PEERS)];
 
 const MESSAGE: &[Comparison] = &[
-    (Operation::Message, Transport::Udp, 0.8, &[Variant::Memory]),
-    (Operation::Message, Transport::Tcp, 0.6, &[Variant::Memory, Variant::MemoryOneWorker]),
+    (Operation::Message, Transport::Udp, &[(Variant::Memory, Some(0.8))]),
+    (Operation::Message, Transport::Tcp, &[(Variant::Memory, Some(0.6)), (Variant::MemoryOneWorker, Some(0.6))]),
 ];
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let mut report = Report {
-        command: std::env::args()
-            .enumerate()
-            .map(|(n, a)| if n == 0 { "bench".to_owned() } else { a })
-            .collect::<Vec<_>>()
-            .join(" "),
+        command: command(&arguments),
         operations: arguments.operations,
         rounds: arguments.rounds,
         peer: kamailio::version(),
@@ -97,38 +94,46 @@ fn main() -> Result<()> {
     }
 }
 
+/// The command that measures the same again.
+fn command(arguments: &Arguments) -> String {
+    let Arguments { what, rounds, operations, connections, .. } = arguments;
+    let what = what.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+    format!("cargo xtask bench -- {what} --rounds {rounds} --operations {operations} --connections {connections}")
+}
+
 /// Runs every server of every comparison once a round, so that what the machine does meanwhile meets all alike.
 fn compare(grounds: &Grounds, arguments: &Arguments, comparisons: &[Comparison], peer: bool) -> Result<Vec<Row>> {
-    let servers = |peers: &[Variant]| {
-        let peers = peers.iter().filter(|_| peer).map(|variant| Kind::Peer(*variant));
-        std::iter::once(Kind::Ours).chain(peers).collect::<Vec<_>>()
+    let measured = |(kind, aim): (Kind, Option<f64>)| (kind, Measured { name: kind.name(), aim, samples: Vec::new() });
+    let servers = |peers: &[(Variant, Option<f64>)]| {
+        let peers = peers.iter().filter(|_| peer).map(|(variant, aim)| (Kind::Peer(*variant), *aim));
+        std::iter::once((Kind::Ours, None)).chain(peers).map(measured).unzip::<_, _, Vec<_>, Vec<_>>()
     };
-    let row = |(operation, transport, aim, peers): &Comparison| Row {
-        operation: *operation,
-        transport: *transport,
-        aim: *aim,
-        servers: servers(peers).into_iter().map(|kind| (kind.name(), Vec::new())).collect(),
+    let row = |(operation, transport, peers): &Comparison| {
+        let (kinds, servers) = servers(peers);
+        (kinds, Row { operation: *operation, transport: *transport, servers })
     };
-    let mut rows: Vec<Row> = comparisons.iter().map(row).collect();
+    let mut rows: Vec<(Vec<Kind>, Row)> = comparisons.iter().map(row).collect();
     for round in 1..=arguments.rounds {
-        for (row, (operation, transport, _, peers)) in rows.iter_mut().zip(comparisons) {
-            for (kind, (name, samples)) in servers(peers).into_iter().zip(&mut row.servers) {
-                let subject = grounds.start(kind)?;
-                let sample = load::run(&subject, *operation, *transport, arguments.operations)?;
+        for (kinds, row) in &mut rows {
+            for (kind, server) in kinds.iter().zip(&mut row.servers) {
+                let subject = grounds.start(*kind)?;
+                let sample = load::run(&subject, row.operation, row.transport, arguments.operations)?;
                 subject.check()?;
                 say(&format!(
-                    "round {round}: {} {transport} {name}: {:.3} s/1000, {:.0}/s, p50 {:.1} ms, generator {:.3} s/1000",
-                    operation.name(),
+                    "round {round}: {} {} {}: {:.3} s/1000, {:.0}/s, p50 {:.1} ms, generator {:.3} s/1000",
+                    row.operation.name(),
+                    row.transport,
+                    server.name,
                     sample.cpu_per_thousand,
                     sample.rate,
                     sample.median.as_secs_f64() * 1000.0,
                     sample.generator
                 ))?;
-                samples.push(sample);
+                server.samples.push(sample);
             }
         }
     }
-    Ok(rows)
+    Ok(rows.into_iter().map(|(_, row)| row).collect())
 }
 
 fn idle_memory(grounds: &Grounds, arguments: &Arguments, peer: bool) -> Result<Vec<(&'static str, Vec<idle::Cost>)>> {
