@@ -35,13 +35,15 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
         run_command(rustdoc.env("RUSTDOCFLAGS", "-D warnings"))
     });
     steps.run("dependencies", || {
+        // Those of other platforms too: without them cargo cannot tell what depends on what.
+        run_command(&mut cargo(&["fetch", "--locked", "--quiet"]))?;
         let mut deny = Command::new(DENY.installed(workspace)?);
-        // The list of advisories comes from a Git host; it is asked for by hand, so that a check needs no network.
+        // The list of advisories comes from a Git host, and is asked for by hand.
         let checks = ["--locked", "--offline", "check", "--hide-inclusion-graph", "bans", "licenses", "sources"];
         run_command(deny.args(checks).current_dir(workspace.root()))
     });
     steps.run("unused dependencies", || {
-        run_command(Command::new(MACHETE.installed(workspace)?).current_dir(workspace.root()))
+        run_command(Command::new(MACHETE.installed(workspace)?).arg("--with-metadata").current_dir(workspace.root()))
     });
     steps.run("generated files", || generated(workspace));
     steps.finish()

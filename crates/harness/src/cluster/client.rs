@@ -85,6 +85,14 @@ impl Client {
         self.namespace.command_with_files(&files, program)
     }
 
+    /// Words to put in front of a command so that it runs as [`Client::command`] would.
+    #[must_use]
+    pub fn prefix(&self) -> Vec<String> {
+        let command = self.command("env");
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        words.map(|word| word.to_string_lossy().into_owned()).collect()
+    }
+
     /// The client's address.
     #[must_use]
     pub fn address(&self) -> &str {

@@ -1,0 +1,178 @@
+//! A pool of a test's own, in a namespace and with a domain of its own, and the clients around it.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use commpool_harness::Workspace;
+use commpool_harness::cluster::{Client, Cluster};
+use commpool_harness::command::{output, output_of, say};
+use commpool_harness::packages::Consent;
+use commpool_harness::wait;
+use commpool_tests::client::Identity;
+use commpool_tests::link::Transport;
+use commpool_tests::linphone::{Account, Linphone};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Time that `kubectl apply` to Ready may take with the images present.
+pub(crate) const TO_READY: Duration = Duration::from_secs(60);
+
+/// The cluster that was brought up for the tests; none where none was.
+///
+/// # Panics
+/// Under CI without a cluster.
+pub(crate) fn cluster() -> Option<Cluster> {
+    let Some(name) = std::env::var("COMMPOOL_CLUSTER").ok().filter(|name| !name.is_empty()) else {
+        assert!(!Consent::in_ci(), "CI: COMMPOOL_CLUSTER must name a cluster; `cargo xtask test` brings one up");
+        say("not run: COMMPOOL_CLUSTER names no cluster; `cargo xtask test --only cluster` brings one up");
+        return None;
+    };
+    Some(Cluster::new(&Workspace::find().unwrap(), &name).unwrap())
+}
+
+/// A pool in a namespace of its own.
+pub(crate) struct Pool {
+    cluster: Cluster,
+    /// Namespace, also the pool's name and the label of its domain.
+    pub(crate) name: String,
+    folder: TempDir,
+}
+
+impl Pool {
+    /// Makes the namespace, under the strictest Pod Security; the pool is not applied yet.
+    pub(crate) fn prepare(cluster: Cluster, name: &str) -> Result<Self> {
+        let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}});
+        let pool = Self { cluster, name: name.to_owned(), folder: tempfile::tempdir()? };
+        pool.apply(&namespace)?;
+        Ok(pool)
+    }
+
+    /// The domain of the pool's users.
+    pub(crate) fn domain(&self) -> String {
+        format!("{}.example", self.name)
+    }
+
+    /// Address of record of a user.
+    pub(crate) fn aor(&self, user: &str) -> String {
+        format!("sip:{user}@{}", self.domain())
+    }
+
+    /// The pool as a resource, with more fields of `spec`.
+    pub(crate) fn resource(&self, more: &Value) -> Value {
+        let mut spec = json!({"sipDomains": [self.domain()]});
+        for (field, value) in more.as_object().into_iter().flatten() {
+            spec[field] = value.clone();
+        }
+        let metadata = json!({"name": self.name, "namespace": self.name});
+        json!({"apiVersion": "commpool.dev/v1alpha1", "kind": "CommunicationsPool", "metadata": metadata, "spec": spec})
+    }
+
+    /// Applies an object to the pool's namespace; unknown fields are refused.
+    pub(crate) fn apply(&self, object: &Value) -> Result<()> {
+        let apply = ["apply", "--validate=strict", "-f", "-"];
+        output_of(&mut self.cluster.kubectl(&apply)?, object.to_string().as_bytes()).map(drop)
+    }
+
+    /// Applies the pool, waits until it is ready, and gives how long that took.
+    pub(crate) fn start(&self, more: &Value) -> Result<Duration> {
+        let start = Instant::now();
+        self.apply(&self.resource(more))?;
+        self.ready(TO_READY)?;
+        Ok(start.elapsed())
+    }
+
+    /// Waits until the pool is ready.
+    pub(crate) fn ready(&self, limit: Duration) -> Result<()> {
+        self.until("Ready", limit, |pool| condition(pool, "Ready").is_some_and(|ready| ready["status"] == "True"))
+            .map(drop)
+    }
+
+    /// Waits until the pool looks as wanted, and gives it.
+    pub(crate) fn until(&self, what: &str, limit: Duration, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+        self.until_object("communicationspool", &self.name, what, limit, wanted)
+    }
+
+    /// Waits until an object of the pool's namespace looks as wanted, and gives it.
+    pub(crate) fn until_object(
+        &self,
+        kind: &str,
+        name: &str,
+        what: &str,
+        limit: Duration,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Result<Value> {
+        let mut last = Value::Null;
+        wait::until(&format!("{kind} {name}: {what}"), limit, || {
+            last = self.get(kind, name).unwrap_or(Value::Null);
+            Ok(wanted(&last).then(|| last.clone()))
+        })
+        .with_context(|| format!("{kind} {name} is {last:#}"))
+    }
+
+    /// An object of the pool's namespace.
+    pub(crate) fn get(&self, kind: &str, name: &str) -> Result<Value> {
+        Ok(serde_json::from_str(&self.kubectl(&["get", kind, name, "-o", "json"])?)?)
+    }
+
+    /// What kubectl says in the pool's namespace.
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        output(self.cluster.kubectl(&["-n", &self.name])?.args(arguments))
+    }
+
+    /// What the server's own program says in the pool's pod.
+    pub(crate) fn server(&self, arguments: &[&str]) -> Result<String> {
+        let pod = format!("{}-front-end-0", self.name);
+        self.kubectl(&[&["exec", &pod, "--", "/commpool-server"][..], arguments].concat())
+    }
+
+    /// Adds a user with a password of the server's making.
+    pub(crate) fn add_user(&self, user: &str) -> Result<Identity> {
+        let said = self.server(&["user", "add", user])?;
+        let password = said.rsplit_once("password ").map(|(_, password)| password.trim().to_owned());
+        let password = password.with_context(|| format!("no password in: {said}"))?;
+        Ok(Identity { user: user.to_owned(), password, domain: self.domain() })
+    }
+
+    /// The authority that clients of the pool trust, as a file.
+    pub(crate) fn ca(&self) -> Result<PathBuf> {
+        let file = self.folder.path().join("ca.crt");
+        let secret = format!("{}-tls", self.name);
+        let encoded = self.kubectl(&["get", "secret", &secret, "-o", r"jsonpath={.data.ca\.crt}"])?;
+        let decoded = output_of(std::process::Command::new("base64").arg("-d"), encoded.as_bytes())?;
+        std::fs::write(&file, decoded + "\n")?;
+        Ok(file)
+    }
+
+    /// A client's own machine.
+    pub(crate) fn machine(&self, name: &str) -> Result<Client> {
+        self.cluster.client(&format!("{}-{name}", self.name))
+    }
+
+    /// A Linphone on a machine of its own, set up by what an administrator would say: domain, transport, authority.
+    pub(crate) async fn phone(&self, identity: &Identity, transport: Transport) -> Result<Linphone> {
+        let machine = self.machine(&identity.user)?;
+        let port = if transport == Transport::Tls { 5061 } else { 5060 };
+        let account = Account {
+            identity: identity.clone(),
+            server: format!("{}:{port}", self.domain()),
+            transport,
+            ca: (transport == Transport::Tls).then(|| self.ca()).transpose()?,
+            hosts: None,
+            folder: self.folder.path().join(format!("{}-{transport}", identity.user)),
+        };
+        Linphone::start(&account, &machine.prefix()).await
+    }
+
+    /// Removes the namespace with everything in it.
+    pub(crate) fn finish(self) -> Result<()> {
+        ensure!(!self.name.is_empty(), "a pool has a name");
+        output(&mut self.cluster.kubectl(&["delete", "namespace", &self.name, "--wait=false"])?).map(drop)
+    }
+}
+
+/// A condition of a pool.
+pub(crate) fn condition<'a>(pool: &'a Value, kind: &str) -> Option<&'a Value> {
+    pool["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == kind)
+}
