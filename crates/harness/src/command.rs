@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 /// Most lines of a failed program's output that an error shows.
-const TAIL: usize = 20;
+pub const TAIL: usize = 20;
 
 /// Writes one line to standard error, where people read progress; standard output stays for results.
 pub fn say(line: &str) {
@@ -42,7 +42,7 @@ pub fn output(command: &mut Command) -> Result<String> {
     let output = command.stdin(Stdio::null()).output().with_context(|| cannot_start(command))?;
     if !output.status.success() {
         let said = [output.stdout, output.stderr].concat();
-        bail!("`{}` failed: {}\n{}", shown(command), output.status, tail(&String::from_utf8_lossy(&said)));
+        bail!("`{}` failed: {}\n{}", shown(command), output.status, tail(&String::from_utf8_lossy(&said), TAIL));
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
@@ -67,7 +67,7 @@ pub fn output_of(command: &mut Command, input: &[u8]) -> Result<String> {
     let _ = writer.join();
     if !output.status.success() {
         let said = [output.stdout, output.stderr].concat();
-        bail!("`{}` failed: {}\n{}", shown(command), output.status, tail(&String::from_utf8_lossy(&said)));
+        bail!("`{}` failed: {}\n{}", shown(command), output.status, tail(&String::from_utf8_lossy(&said), TAIL));
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
@@ -94,11 +94,11 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// The last lines of a text.
+/// The last lines of a text, at most so many.
 #[must_use]
-pub fn tail(text: &str) -> String {
+pub fn tail(text: &str, most: usize) -> String {
     let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(TAIL)..].join("\n")
+    lines[lines.len().saturating_sub(most)..].join("\n")
 }
 
 /// Whether a file can be executed by somebody.
@@ -137,6 +137,6 @@ mod tests {
     #[test]
     fn a_tail_is_short() {
         let text: String = (0..100).map(|line| format!("{line}\n")).collect();
-        assert_eq!(tail(&text).lines().next(), Some("80"));
+        assert_eq!(tail(&text, TAIL).lines().next(), Some("80"));
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use crate::command::{shown, tail};
+use crate::command::{TAIL, shown, tail};
 use crate::wait;
 
 /// One of a program's two output streams.
@@ -145,7 +145,7 @@ impl Process {
     /// The end of both streams, for errors.
     fn last_words(&self) -> String {
         let (out, err) = (self.text(Stream::Out), self.text(Stream::Err));
-        format!("{} said last:\n{}\n{}", self.name, tail(&out), tail(&err))
+        format!("{} said last:\n{}\n{}", self.name, tail(&out, TAIL), tail(&err, TAIL))
     }
 }
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use commpool_harness::Workspace;
-use commpool_harness::command::{run as run_command, say, tail};
+use commpool_harness::command::{TAIL, run as run_command, say, tail};
 use commpool_harness::packages::Consent;
 
 use crate::steps::Steps;
@@ -159,7 +159,7 @@ fn run_group(needs: &Needs<'_>, group: &Group) -> Result<()> {
     if result.is_err() && group.needs.contains(&Need::Cluster) {
         say(&needs.diagnosis());
     }
-    result.with_context(|| format!("the end of its output:\n{}", tail(&text)))
+    result.with_context(|| format!("the end of its output:\n{}", tail(&text, TAIL)))
 }
 
 /// Runs the parts of one group, the later ones also after one that failed.

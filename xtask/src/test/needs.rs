@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use anyhow::{Result, bail};
 use commpool_harness::Workspace;
 use commpool_harness::cluster::{self, Cluster, Parts, Priority};
-use commpool_harness::command::{is_root, output, say};
+use commpool_harness::command::{is_root, output, say, tail};
 use commpool_harness::deploy::{OPERATOR_NAMESPACE, Target};
 use commpool_harness::packages::{self, Consent};
 
@@ -120,18 +120,21 @@ impl<'a> Needs<'a> {
     pub(super) fn diagnosis(&self) -> String {
         let Some(target) = &self.target else { return String::new() };
         let mut text = "-- state of the cluster\n".to_owned();
-        let operator = ["-n", OPERATOR_NAMESPACE, "logs", "deployment/commpool-operator", "--tail=60"];
-        let server = ["logs", "-l", "app.kubernetes.io/component=front-end", "--tail=60", "--prefix"];
-        for arguments in [
-            &["get", "pods,services,persistentvolumeclaims", "-A", "-o", "wide"][..],
-            &["describe", "communicationspools", "-A"],
-            &["get", "events", "-A", "--sort-by=.lastTimestamp"],
-            &operator,
-            &server,
-        ] {
-            let said = target.kubectl(arguments).and_then(|mut kubectl| output(&mut kubectl));
+        let kubectl = |arguments: &[&str]| target.kubectl(arguments).and_then(|mut kubectl| output(&mut kubectl));
+        let mut show = |arguments: &[&str]| {
+            let said = kubectl(arguments).unwrap_or_else(|error| format!("{error:#}"));
             // Writing to a string does not fail.
-            let _ = writeln!(text, "$ kubectl {}\n{}", arguments.join(" "), said.unwrap_or_else(|e| format!("{e:#}")));
+            let _ = writeln!(text, "$ kubectl {}\n{}", arguments.join(" "), tail(&said, 60));
+        };
+        show(&["get", "pods,services,persistentvolumeclaims", "-A", "-o", "wide"]);
+        show(&["describe", "communicationspools", "-A"]);
+        show(&["get", "events", "-A", "--sort-by=.lastTimestamp"]);
+        show(&["-n", OPERATOR_NAMESPACE, "logs", "deployment/commpool-operator"]);
+        let front_ends = "app.kubernetes.io/component=front-end";
+        let place = "-o=jsonpath={range .items[*]}{.metadata.namespace} {.metadata.name}{'\\n'}{end}";
+        let pods = kubectl(&["get", "pods", "-A", "-l", front_ends, place]).unwrap_or_default();
+        for (namespace, pod) in pods.lines().filter_map(|line| line.split_once(' ')) {
+            show(&["-n", namespace, "logs", pod]);
         }
         text
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::command::tail;
+use crate::command::{TAIL, tail};
 use crate::netns::Namespace;
 use crate::wait;
 
@@ -157,7 +157,7 @@ fn file(state: &Path) -> PathBuf {
 
 /// End of a log.
 fn read(log: &Path) -> String {
-    tail(&String::from_utf8_lossy(&fs::read(log).unwrap_or_default()))
+    tail(&String::from_utf8_lossy(&fs::read(log).unwrap_or_default()), TAIL)
 }
 
 /// When a process was started (`/proc/PID/stat`, field 22); none for one that ended, also if nobody reaped it yet.

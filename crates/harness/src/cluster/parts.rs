@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use sha2::{Digest as _, Sha256};
 
 use crate::Workspace;
-use crate::command::{output, run, say, tail, which};
+use crate::command::{TAIL, output, run, say, tail, which};
 
 /// Version of Kubernetes.
 pub const KUBERNETES: &str = "1.36.3";
@@ -231,7 +231,7 @@ impl Parts {
         let built = run(go.stdout(file.try_clone()?).stderr(file));
         built.with_context(|| {
             let said = fs::read_to_string(&log).unwrap_or_default();
-            format!("{} {} does not build ({}):\n{}", part.name, part.version, log.display(), tail(&said))
+            format!("{} {} does not build ({}):\n{}", part.name, part.version, log.display(), tail(&said, TAIL))
         })?;
         fs::rename(work.join(part.name), self.program(part.name))?;
         fs::write(self.stamp(part), self.recipe(part)?)?;
