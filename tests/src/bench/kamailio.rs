@@ -74,7 +74,8 @@ pub struct Kamailio {
 #[must_use]
 pub fn version() -> Option<String> {
     let output = Command::new("kamailio").arg("-v").output().ok()?;
-    Some(String::from_utf8_lossy(&output.stdout).lines().next()?.trim().to_owned())
+    let text = String::from_utf8_lossy(&output.stdout);
+    Some(text.lines().next()?.trim().trim_start_matches("version: ").to_owned())
 }
 
 impl Kamailio {
