@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt::Write as _;
+use std::fs::File;
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Result, bail};
@@ -33,6 +34,8 @@ pub(super) struct Needs<'a> {
     cluster: Option<Result<(), String>>,
     /// The tests' cluster.
     target: Option<Target>,
+    /// Keeps other runs from the cluster: there is one of its name on a machine.
+    lock: Option<File>,
 }
 
 impl<'a> Needs<'a> {
@@ -46,6 +49,7 @@ impl<'a> Needs<'a> {
             kubernetes: None,
             cluster: None,
             target: None,
+            lock: None,
         }
     }
 
@@ -168,6 +172,7 @@ impl<'a> Needs<'a> {
     fn cluster(&mut self, steps: &Steps) -> Result<(), String> {
         if self.cluster.is_none() {
             let mut made = Err("it was not started".to_owned());
+            self.lock = lock(self.workspace).map_err(|error| say(&format!("{error:#}"))).ok();
             steps.run("images", || images::build(self.workspace).map(drop));
             steps.run("cluster up", || {
                 let target = bring_up(self.workspace);
@@ -182,6 +187,16 @@ impl<'a> Needs<'a> {
             _ => Ok(()),
         }
     }
+}
+
+/// Waits until no other run uses the tests' cluster.
+fn lock(workspace: &Workspace) -> Result<File> {
+    let file = File::create(workspace.folder("clusters")?.join("tests.lock"))?;
+    if file.try_lock().is_err() {
+        say("another run of the tests uses the cluster; waiting for its end");
+        file.lock()?;
+    }
+    Ok(file)
 }
 
 /// Starts a fresh cluster with images and operator.

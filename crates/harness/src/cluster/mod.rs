@@ -140,16 +140,17 @@ impl Cluster {
     /// # Errors
     /// Without root, when the machine lacks something, or when a part does not start; the message shows its last words.
     pub fn up(&self) -> Result<()> {
+        let _lock = self.lock()?;
         if self.is_up() {
             return Ok(());
         }
         self.check_machine()?;
         self.parts.build(Priority::Normal)?;
-        self.down()?;
+        self.end()?;
         let started = self.start();
         if started.is_err() {
             // What failed is told; what is left of the attempt goes.
-            let _ = self.down();
+            let _ = self.end();
         }
         started
     }
@@ -159,6 +160,20 @@ impl Cluster {
     /// # Errors
     /// When something cannot be removed.
     pub fn down(&self) -> Result<()> {
+        let _lock = self.lock()?;
+        self.end()
+    }
+
+    /// Waits until no other process starts or ends this cluster, and keeps others from it.
+    fn lock(&self) -> Result<fs::File> {
+        let path = self.workspace.folder("clusters")?.join(format!("{}.lock", self.name));
+        let file = fs::File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+        Ok(file)
+    }
+
+    /// Ends the cluster; the caller has the lock.
+    fn end(&self) -> Result<()> {
         if let Some(holder) = Holder::find(&self.state) {
             holder.kill()?;
         }
