@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use super::programs::{Kind, Program};
 
 /// One group, run as a whole.
 pub(crate) struct Group {
@@ -37,21 +37,21 @@ pub(crate) enum Need {
     Cluster,
 }
 
-/// One `cargo test`.
+/// Which test programs are run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Run {
-    /// With these arguments.
-    Arguments(&'static [&'static str]),
-    /// Of the integration tests in `FOLDER/tests` whose file names begin with a prefix.
-    Files {
-        /// Package the tests belong to.
-        package: &'static str,
-        /// Folder of the package.
-        folder: &'static str,
-        /// What the file names begin with; empty: all of them.
-        prefix: &'static str,
-    },
+    /// The unit tests of all packages but that of the whole-system tests.
+    Units,
+    /// The unit tests of the package in a folder.
+    UnitsOf(&'static str),
+    /// The examples in the documentation.
+    Documentation,
+    /// The integration tests of the package in a folder whose names begin with a prefix; empty: all of them.
+    Files(&'static str, &'static str),
 }
+
+/// Folder of the whole-system tests.
+const WHOLE_SYSTEM: &str = "tests";
 
 /// Something real that tests drive, no stand-in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,12 +80,12 @@ pub(crate) const GROUPS: &[Group] = &[
         about: "pure cores, property and table tests, documentation examples",
         needs: &[],
         runs: &[
-            Run::Arguments(&["--workspace", "--exclude", "commpool-tests", "--lib", "--bins"]),
-            Run::Arguments(&["--workspace", "--exclude", "commpool-tests", "--doc"]),
-            Run::Files { package: "commpool-model", folder: "crates/model", prefix: "" },
-            Run::Files { package: "commpool-sip", folder: "crates/sip", prefix: "" },
-            Run::Files { package: "commpool-rsip-compat", folder: "crates/rsip-compat", prefix: "" },
-            Run::Files { package: "commpool-server", folder: "server", prefix: "" },
+            Run::Units,
+            Run::Documentation,
+            Run::Files("crates/model", ""),
+            Run::Files("crates/sip", ""),
+            Run::Files("crates/rsip-compat", ""),
+            Run::Files("server", ""),
         ],
         parts: &[],
         minutes: 2,
@@ -96,7 +96,7 @@ pub(crate) const GROUPS: &[Group] = &[
         name: "contract",
         about: "every store operation on every backend",
         needs: &[],
-        runs: &[Run::Files { package: "commpool-store", folder: "crates/store", prefix: "" }],
+        runs: &[Run::Files("crates/store", "")],
         parts: &[Part::Sqlite],
         minutes: 2,
         alone: false,
@@ -112,7 +112,7 @@ pub(crate) const GROUPS: &[Group] = &[
             Need::Package("skopeo"),
             Need::Package("docker-registry"),
         ],
-        runs: &[Run::Files { package: "commpool-harness", folder: "crates/harness", prefix: "" }],
+        runs: &[Run::Files("crates/harness", "")],
         parts: &[Part::Package("Docker registry", "docker-registry"), Part::Package("skopeo", "skopeo")],
         minutes: 1,
         alone: false,
@@ -122,7 +122,7 @@ pub(crate) const GROUPS: &[Group] = &[
         name: "operator",
         about: "operator, CRD and charts against a real API server",
         needs: &[Need::Kubernetes],
-        runs: &[Run::Files { package: "commpool-operator", folder: "operator", prefix: "" }],
+        runs: &[Run::Files("operator", "")],
         parts: &[Part::ApiServer],
         minutes: 2,
         alone: false,
@@ -132,11 +132,7 @@ pub(crate) const GROUPS: &[Group] = &[
         name: "wire",
         about: "the running server over real sockets: flows, limits, the matrix of bad credentials, torture messages",
         needs: &[],
-        runs: &[
-            Run::Arguments(&["-p", "commpool-tests", "--lib"]),
-            Run::Files { package: "commpool-tests", folder: "tests", prefix: "wire" },
-            Run::Files { package: "commpool-tests", folder: "tests", prefix: "admin" },
-        ],
+        runs: &[Run::UnitsOf(WHOLE_SYSTEM), Run::Files(WHOLE_SYSTEM, "wire"), Run::Files(WHOLE_SYSTEM, "admin")],
         parts: &[Part::Sqlite],
         minutes: 3,
         alone: false,
@@ -146,7 +142,7 @@ pub(crate) const GROUPS: &[Group] = &[
         name: "clients",
         about: "Linphone and SIPp against the running server over TLS, UDP and TCP",
         needs: &[Need::Package(LINPHONE), Need::Package(LINPHONE_DATA), Need::Package(SIPP), Need::Package("python3")],
-        runs: &[Run::Files { package: "commpool-tests", folder: "tests", prefix: "clients" }],
+        runs: &[Run::Files(WHOLE_SYSTEM, "clients")],
         parts: &[Part::Package("Linphone", LINPHONE), Part::Package("SIPp", SIPP), Part::Sqlite],
         minutes: 4,
         alone: true,
@@ -163,7 +159,7 @@ pub(crate) const GROUPS: &[Group] = &[
             Need::Package(LINPHONE_DATA),
             Need::Package("python3"),
         ],
-        runs: &[Run::Files { package: "commpool-tests", folder: "tests", prefix: "cluster" }],
+        runs: &[Run::Files(WHOLE_SYSTEM, "cluster")],
         parts: &[Part::Kubernetes, Part::Package("Linphone", LINPHONE), Part::Sqlite],
         minutes: 8,
         alone: true,
@@ -177,78 +173,21 @@ pub(crate) fn named(name: &str) -> Option<&'static Group> {
 }
 
 impl Run {
-    /// Arguments of `cargo test`; none when there is no test of that kind.
-    ///
-    /// # Errors
-    /// When the folder of the tests cannot be read.
-    pub(crate) fn arguments(&self, root: &Path) -> Result<Option<Vec<String>>> {
+    /// Whether a test program is among those to be run.
+    pub(super) fn chooses(&self, program: &Program) -> bool {
         match self {
-            Self::Arguments(arguments) => Ok(Some(arguments.iter().map(|word| (*word).to_owned()).collect())),
-            Self::Files { package, folder, prefix } => {
-                let mut names = integration_tests(&root.join(folder))?;
-                names.retain(|name| name.starts_with(prefix));
-                let tests = names.into_iter().flat_map(|name| ["--test".to_owned(), name]);
-                let arguments: Vec<String> =
-                    ["-p".to_owned(), (*package).to_owned()].into_iter().chain(tests).collect();
-                Ok((arguments.len() > 2).then_some(arguments))
+            Self::Units => program.kind == Kind::Unit && program.folder != Path::new(WHOLE_SYSTEM),
+            Self::UnitsOf(folder) => program.kind == Kind::Unit && program.folder == Path::new(folder),
+            Self::Documentation => false,
+            Self::Files(folder, prefix) => {
+                let here = program.kind == Kind::Integration && program.folder == Path::new(folder);
+                here && program.name.starts_with(prefix)
             }
         }
     }
 }
 
-/// Names of a package's integration tests as cargo finds them: `tests/NAME.rs` and `tests/NAME/main.rs`, in order.
-fn integration_tests(package: &Path) -> Result<Vec<String>> {
-    let folder = package.join("tests");
-    if !folder.is_dir() {
-        return Ok(Vec::new());
-    }
-    let entries = std::fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
-    let mut names = Vec::new();
-    for entry in entries {
-        let path = entry?.path();
-        let is_test = path.extension().is_some_and(|kind| kind == "rs") || path.join("main.rs").is_file();
-        if let (true, Some(name)) = (is_test, path.file_stem().and_then(|name| name.to_str())) {
-            names.push(name.to_owned());
-        }
-    }
-    names.sort();
-    Ok(names)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use commpool_harness::Workspace;
-
-    use super::*;
-
-    #[test]
-    fn every_integration_test_belongs_to_exactly_one_group() {
-        let workspace = Workspace::find().unwrap();
-        let mut seen: BTreeMap<String, usize> = BTreeMap::new();
-        for folder in ["crates/model", "crates/sip", "crates/store", "crates/rsip-compat", "crates/harness"]
-            .into_iter()
-            .chain(["server", "operator", "tests", "xtask"])
-        {
-            for name in integration_tests(&workspace.root().join(folder)).unwrap() {
-                seen.insert(format!("{folder}/{name}"), 0);
-            }
-        }
-        for run in GROUPS.iter().flat_map(|group| group.runs) {
-            if let Run::Files { folder, .. } = run {
-                for name in run.arguments(workspace.root()).unwrap().unwrap_or_default().iter().skip(3).step_by(2) {
-                    *seen.get_mut(&format!("{folder}/{name}")).unwrap() += 1;
-                }
-            }
-        }
-        let wrong: Vec<_> = seen.iter().filter(|(_, groups)| **groups != 1).collect();
-        assert!(wrong.is_empty(), "in no group or in several: {wrong:?}");
-    }
-
-    #[test]
-    fn no_test_file_means_no_run() {
-        let run = Run::Files { package: "xtask", folder: "xtask", prefix: "no-such-test" };
-        assert_eq!(run.arguments(Workspace::find().unwrap().root()).unwrap(), None);
-    }
+/// How many groups run a test program.
+pub(super) fn groups_of(program: &Program) -> usize {
+    GROUPS.iter().filter(|group| group.runs.iter().any(|run| run.chooses(program))).count()
 }

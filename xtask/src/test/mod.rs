@@ -3,9 +3,10 @@
 mod groups;
 mod needs;
 mod parts;
+mod programs;
 
 use std::fs::{self, File};
-use std::process::Stdio;
+use std::io::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, mpsc};
 use std::thread;
@@ -18,8 +19,9 @@ use commpool_harness::command::{TAIL, run as run_command, say, tail};
 use commpool_harness::packages::Consent;
 
 use crate::steps::Steps;
-use groups::{GROUPS, Group, Need};
+use groups::{GROUPS, Group, Need, Run};
 use needs::Needs;
+use programs::Program;
 
 /// Groups that run side by side; more would only take turns on two cores.
 const SLOTS: usize = 2;
@@ -57,14 +59,14 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let mut needs = Needs::new(workspace, options.keep_cluster);
     needs.install_packages(&chosen, Consent::from_flag(options.yes));
     needs.start_building(&chosen);
-    let mut ran = Vec::new();
-    if steps.run("compile", || compile(workspace)) {
+    let (mut programs, mut ran) = (Vec::new(), Vec::new());
+    if steps.run("compile", || compile(workspace, &mut programs)) {
         let (alone, shared): (Vec<&Group>, Vec<&Group>) = chosen.iter().copied().partition(|group| group.alone);
         ran = ready(&steps, &mut needs, shared);
-        run_side_by_side(&needs, &steps, &ran);
+        run_side_by_side(&needs, &programs, &steps, &ran);
         for group in alone {
             for group in ready(&steps, &mut needs, vec![group]) {
-                steps.run(group.name, || run_group(&needs, group));
+                steps.run(group.name, || run_group(&needs, &programs, group));
                 ran.push(group);
             }
         }
@@ -109,23 +111,28 @@ fn ready<'a>(steps: &Steps, needs: &mut Needs<'_>, groups: Vec<&'a Group>) -> Ve
     ready
 }
 
-/// Builds every binary and test program, so that no group waits for another one's compiler.
-fn compile(workspace: &Workspace) -> Result<()> {
-    run_command(workspace.cargo().args(["build", "--locked", "--workspace", "--bins"]))?;
-    run_command(workspace.cargo().args(["test", "--locked", "--workspace", "--no-run", "--quiet"]))
+/// Builds every binary and test program; a test that no group runs, or that several do, is an error.
+fn compile(workspace: &Workspace, programs: &mut Vec<Program>) -> Result<()> {
+    *programs = programs::build(workspace)?;
+    let wrong = programs.iter().filter(|program| groups::groups_of(program) != 1);
+    let wrong: Vec<String> = wrong.map(|program| program.heading()).collect();
+    if !wrong.is_empty() {
+        bail!("these are in no group of xtask/src/test/groups.rs, or in several:\n{}", wrong.join("\n"));
+    }
+    Ok(())
 }
 
 /// Tests at once in a group whose tests wait for clocks.
 const WAITING_TESTS: &str = "16";
 
 /// Runs groups side by side.
-fn run_side_by_side(needs: &Needs<'_>, steps: &Steps, groups: &[&Group]) {
+fn run_side_by_side(needs: &Needs<'_>, programs: &[Program], steps: &Steps, groups: &[&Group]) {
     let next = AtomicUsize::new(0);
     thread::scope(|scope| {
         for _ in 0..SLOTS.min(groups.len()) {
             scope.spawn(|| {
                 while let Some(group) = groups.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    steps.run(group.name, || run_group(needs, group));
+                    steps.run(group.name, || run_group(needs, programs, group));
                 }
             });
         }
@@ -136,10 +143,10 @@ fn run_side_by_side(needs: &Needs<'_>, steps: &Steps, groups: &[&Group]) {
 static PRINTING: Mutex<()> = Mutex::new(());
 
 /// Runs one group; its output is kept in the cache folder and printed when it has ended.
-fn run_group(needs: &Needs<'_>, group: &Group) -> Result<()> {
+fn run_group(needs: &Needs<'_>, programs: &[Program], group: &Group) -> Result<()> {
     let workspace = needs.workspace();
     let path = workspace.logs("test")?.join(format!("{}.log", group.name));
-    let log = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    let mut log = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
     let (ended, end) = mpsc::channel::<()>();
     let start = Instant::now();
     let result = thread::scope(|scope| {
@@ -148,7 +155,7 @@ fn run_group(needs: &Needs<'_>, group: &Group) -> Result<()> {
                 say(&format!("== test {}: still running after {} s", group.name, start.elapsed().as_secs()));
             }
         });
-        let result = run_tests(needs, group, &log);
+        let result = run_tests(needs, programs, group, &mut log);
         drop(ended);
         result
     });
@@ -162,24 +169,27 @@ fn run_group(needs: &Needs<'_>, group: &Group) -> Result<()> {
     result.with_context(|| format!("the end of its output:\n{}", tail(&text, TAIL)))
 }
 
-/// Runs the parts of one group, the later ones also after one that failed.
-fn run_tests(needs: &Needs<'_>, group: &Group, log: &File) -> Result<()> {
+/// Runs the test programs of one group, the later ones also after one that failed.
+fn run_tests(needs: &Needs<'_>, programs: &[Program], group: &Group, log: &mut File) -> Result<()> {
     let (mut ran, mut failed) = (0, Vec::new());
     for run in group.runs {
-        let Some(arguments) = run.arguments(needs.workspace().root())? else { continue };
-        let mut test = needs.workspace().cargo();
-        test.args(["test", "--locked", "--no-fail-fast"]).args(arguments).envs(needs.environment(group));
-        if group.waits {
-            test.env("RUST_TEST_THREADS", WAITING_TESTS);
+        if matches!(run, Run::Documentation) {
+            failed.extend(programs::documentation(needs.workspace(), log).err().map(|error| format!("{error:#}")));
+            continue;
         }
-        let result = run_command(test.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log.try_clone()?));
-        ran += 1;
-        failed.extend(result.err());
+        for program in programs.iter().filter(|program| run.chooses(program)) {
+            writeln!(log, "{}", program.heading())?;
+            let mut test = program.command(needs.workspace());
+            test.envs(needs.environment(group)).envs(group.waits.then_some(("RUST_TEST_THREADS", WAITING_TESTS)));
+            let result = run_command(test.stdout(log.try_clone()?).stderr(log.try_clone()?));
+            ran += 1;
+            failed.extend(result.err().map(|_| program.name.clone()));
+        }
     }
-    match failed.into_iter().next() {
-        Some(first) => Err(first),
-        None if ran == 0 => bail!("this group has no tests"),
-        None => Ok(()),
+    match (failed.is_empty(), ran) {
+        (true, 0) => bail!("this group has no tests"),
+        (true, _) => Ok(()),
+        (false, _) => bail!("failed: {}", failed.join(", ")),
     }
 }
 
