@@ -73,8 +73,28 @@ const LINPHONE_DATA: &str = "linphone-common";
 /// SIPp.
 const SIPP: &str = "sip-tester";
 
-/// All groups, in the order they start.
+/// All groups, in the order they start: of those that run side by side the longest first.
 pub(crate) const GROUPS: &[Group] = &[
+    Group {
+        name: "wire",
+        about: "the running server over real sockets: flows, limits, the matrix of bad credentials, torture messages",
+        needs: &[],
+        runs: &[Run::UnitsOf(WHOLE_SYSTEM), Run::Files(WHOLE_SYSTEM, "wire"), Run::Files(WHOLE_SYSTEM, "admin")],
+        parts: &[Part::Sqlite],
+        minutes: 3,
+        alone: false,
+        waits: true,
+    },
+    Group {
+        name: "operator",
+        about: "operator, CRD and charts against a real API server",
+        needs: &[Need::Kubernetes],
+        runs: &[Run::Files("operator", "")],
+        parts: &[Part::ApiServer],
+        minutes: 2,
+        alone: false,
+        waits: false,
+    },
     Group {
         name: "unit",
         about: "pure cores, property and table tests, documentation examples",
@@ -119,26 +139,6 @@ pub(crate) const GROUPS: &[Group] = &[
         waits: false,
     },
     Group {
-        name: "operator",
-        about: "operator, CRD and charts against a real API server",
-        needs: &[Need::Kubernetes],
-        runs: &[Run::Files("operator", "")],
-        parts: &[Part::ApiServer],
-        minutes: 2,
-        alone: false,
-        waits: false,
-    },
-    Group {
-        name: "wire",
-        about: "the running server over real sockets: flows, limits, the matrix of bad credentials, torture messages",
-        needs: &[],
-        runs: &[Run::UnitsOf(WHOLE_SYSTEM), Run::Files(WHOLE_SYSTEM, "wire"), Run::Files(WHOLE_SYSTEM, "admin")],
-        parts: &[Part::Sqlite],
-        minutes: 3,
-        alone: false,
-        waits: true,
-    },
-    Group {
         name: "clients",
         about: "Linphone and SIPp against the running server over TLS, UDP and TCP",
         needs: &[Need::Package(LINPHONE), Need::Package(LINPHONE_DATA), Need::Package(SIPP), Need::Package("python3")],
@@ -158,6 +158,8 @@ pub(crate) const GROUPS: &[Group] = &[
             Need::Package(LINPHONE),
             Need::Package(LINPHONE_DATA),
             Need::Package("python3"),
+            Need::Package("skopeo"),
+            Need::Package("docker-registry"),
         ],
         runs: &[Run::Files(WHOLE_SYSTEM, "cluster")],
         parts: &[Part::Kubernetes, Part::Package("Linphone", LINPHONE), Part::Sqlite],
