@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -26,13 +27,15 @@ pub(crate) enum Outcome {
 /// The steps of one run of a verb.
 pub(crate) struct Steps {
     verb: &'static str,
+    /// File that is told of every step.
+    file: Option<PathBuf>,
     done: Mutex<Vec<(String, Duration, Outcome)>>,
 }
 
 impl Steps {
     /// Starts without steps.
     pub(crate) fn new(verb: &'static str) -> Self {
-        Self { verb, done: Mutex::default() }
+        Self { verb, file: std::env::var_os(FILE_VARIABLE).map(PathBuf::from), done: Mutex::default() }
     }
 
     /// Runs a step; a failure is shown and remembered, and the next steps run all the same. Tells whether it passed.
@@ -73,7 +76,7 @@ impl Steps {
 
     /// Remembers a step, and tells the file of the whole CI run.
     fn add(&self, name: &str, took: Duration, outcome: Outcome) {
-        if let Some(path) = std::env::var_os(FILE_VARIABLE) {
+        if let Some(path) = &self.file {
             let word = shown(&outcome);
             let file = OpenOptions::new().create(true).append(true).open(path);
             // The table is for people; a run is not spoilt by a folder that cannot be written.
@@ -112,12 +115,16 @@ mod tests {
 
     #[test]
     fn later_steps_run_after_a_failure_and_the_end_names_it() {
-        let steps = Steps::new("trial");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let steps = Steps { verb: "trial", file: Some(file.path().to_owned()), done: Mutex::default() };
         assert!(!steps.run("first", || bail!("no")));
         assert!(steps.run("second", || Ok(())));
         steps.not_run("third", "not root");
         let error = steps.finish().unwrap_err().to_string();
         assert_eq!(error, "trial failed: first");
+        let told = std::fs::read_to_string(file.path()).unwrap();
+        let outcomes: Vec<&str> = told.lines().filter_map(|line| line.split('\t').nth(3)).collect();
+        assert_eq!(outcomes, ["FAILED", "passed", "not run: not root"]);
     }
 
     #[test]
