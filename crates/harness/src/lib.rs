@@ -10,6 +10,7 @@ pub mod images;
 pub mod netns;
 pub mod packages;
 pub mod process;
+pub mod skip;
 pub mod wait;
 pub mod workspace;
 

@@ -1,13 +1,19 @@
 //! Waiting for something that tells nobody when it happens, with a bound.
 
 use std::net::{SocketAddr, TcpStream};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
+use crate::command::say;
+
 /// Pause between two looks.
 const STEP: Duration = Duration::from_millis(20);
+
+/// Time between two signs of life.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(60);
 
 /// Asks `look` until it answers with a value, at most for `limit`.
 ///
@@ -24,6 +30,22 @@ pub fn until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Result<Op
         }
         thread::sleep(STEP);
     }
+}
+
+/// Does work that may take minutes, and says every minute that it still goes on.
+pub fn with_signs_of_life<T>(what: &str, work: impl FnOnce() -> T) -> T {
+    let (ended, end) = mpsc::channel::<()>();
+    let start = Instant::now();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            while end.recv_timeout(SIGN_OF_LIFE) == Err(mpsc::RecvTimeoutError::Timeout) {
+                say(&format!("{what}: still at it after {} s", start.elapsed().as_secs()));
+            }
+        });
+        let value = work();
+        drop(ended);
+        value
+    })
 }
 
 /// Waits until a TCP connection to `address` is accepted.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use commpool_harness::command::output;
 use commpool_harness::netns::Namespace;
 use commpool_harness::process::{Process, Stream};
+use commpool_harness::skip::{Need, can_run};
 
 /// A name of this test run's own.
 fn unique(name: &str) -> String {
@@ -23,6 +24,12 @@ fn pair(name: &str) -> (Namespace, Namespace) {
 
 #[test]
 fn programs_reach_each_other_over_the_cable_and_by_names_of_their_own() {
+    if !can_run(
+        "programs_reach_each_other_over_the_cable_and_by_names_of_their_own",
+        &[Need::Root, Need::Program("python3")],
+    ) {
+        return;
+    }
     let (near, far) = pair("names");
     let folder = tempfile::tempdir().unwrap();
     let serve = "import http.server as h; s=h.HTTPServer(('198.18.9.2',8080),h.SimpleHTTPRequestHandler); \
@@ -46,6 +53,9 @@ fn programs_reach_each_other_over_the_cable_and_by_names_of_their_own() {
 
 #[test]
 fn exit_codes_and_arguments_pass_through() {
+    if !can_run("exit_codes_and_arguments_pass_through", &[Need::Root]) {
+        return;
+    }
     let (near, _far) = pair("codes");
     let folder = tempfile::tempdir().unwrap();
     let hosts = folder.path().join("hosts");
@@ -57,6 +67,9 @@ fn exit_codes_and_arguments_pass_through() {
 
 #[test]
 fn a_dropped_namespace_is_gone_and_a_taken_name_refused() {
+    if !can_run("a_dropped_namespace_is_gone_and_a_taken_name_refused", &[Need::Root]) {
+        return;
+    }
     let name = unique("dropped");
     let namespace = Namespace::create(&name).unwrap();
     assert!(Namespace::exists(&name));

@@ -9,11 +9,18 @@ use commpool_harness::Workspace;
 use commpool_harness::command::output;
 use commpool_harness::images;
 use commpool_harness::process::Process;
+use commpool_harness::skip::{Need, can_run};
 use commpool_harness::wait;
 use serde_json::Value;
 
 #[test]
 fn an_image_is_pushed_and_comes_back_the_same() {
+    if !can_run(
+        "an_image_is_pushed_and_comes_back_the_same",
+        &[Need::Program("skopeo"), Need::Program("docker-registry")],
+    ) {
+        return;
+    }
     let folder = tempfile::tempdir().unwrap();
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, wait::free_port().unwrap()));
     let settings = serde_json::json!({
@@ -44,6 +51,9 @@ fn an_image_is_pushed_and_comes_back_the_same() {
 
 #[test]
 fn a_registry_that_is_not_there_is_named() {
+    if !can_run("a_registry_that_is_not_there_is_named", &[Need::Program("skopeo")]) {
+        return;
+    }
     let archive = images::pause(&Workspace::find().unwrap()).unwrap();
     let nowhere = format!("127.0.0.1:{}", wait::free_port().unwrap());
     let error = format!("{:#}", images::push(&archive, &nowhere, "commpool-pause:1").unwrap_err());

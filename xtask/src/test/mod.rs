@@ -7,16 +7,15 @@ mod programs;
 
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, mpsc};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use commpool_harness::Workspace;
 use commpool_harness::command::{TAIL, run as run_command, say, tail};
 use commpool_harness::packages::Consent;
+use commpool_harness::{Workspace, wait};
 
 use crate::steps::Steps;
 use groups::{GROUPS, Group, Need, Run};
@@ -25,9 +24,6 @@ use programs::Program;
 
 /// Groups that run side by side; more would only take turns on two cores.
 const SLOTS: usize = 2;
-
-/// Time between two signs of life of a group that takes long.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(60);
 
 /// Options of `cargo xtask test`.
 #[derive(Args)]
@@ -147,18 +143,8 @@ fn run_group(needs: &Needs<'_>, programs: &[Program], group: &Group) -> Result<(
     let workspace = needs.workspace();
     let path = workspace.logs("test")?.join(format!("{}.log", group.name));
     let mut log = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-    let (ended, end) = mpsc::channel::<()>();
-    let start = Instant::now();
-    let result = thread::scope(|scope| {
-        scope.spawn(move || {
-            while end.recv_timeout(SIGN_OF_LIFE) == Err(mpsc::RecvTimeoutError::Timeout) {
-                say(&format!("== test {}: still running after {} s", group.name, start.elapsed().as_secs()));
-            }
-        });
-        let result = run_tests(needs, programs, group, &mut log);
-        drop(ended);
-        result
-    });
+    let what = format!("== test {}", group.name);
+    let result = wait::with_signs_of_life(&what, || run_tests(needs, programs, group, &mut log));
     let text = String::from_utf8_lossy(&fs::read(&path).unwrap_or_default()).into_owned();
     let _whole = PRINTING.lock();
     say(&format!("-- output of test group {} ({})", group.name, path.display()));

@@ -10,8 +10,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use sha2::{Digest as _, Sha256};
 
-use crate::Workspace;
 use crate::command::{TAIL, output, run, say, tail, which};
+use crate::{Workspace, wait};
 
 /// Version of Kubernetes.
 pub const KUBERNETES: &str = "1.36.3";
@@ -228,7 +228,8 @@ impl Parts {
             }
         }
         let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
-        let built = run(go.stdout(file.try_clone()?).stderr(file));
+        let go = go.stdout(file.try_clone()?).stderr(file);
+        let built = wait::with_signs_of_life(part.name, || run(go));
         built.with_context(|| {
             let said = fs::read_to_string(&log).unwrap_or_default();
             format!("{} {} does not build ({}):\n{}", part.name, part.version, log.display(), tail(&said, TAIL))
