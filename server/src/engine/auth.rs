@@ -10,7 +10,7 @@ use commpool_store::ops::accounts::State;
 use commpool_store::ops::credentials::{self, Login};
 
 use super::Engine;
-use super::flow::{Flow, SignedIn};
+use super::flow::Flow;
 use super::logins::Waits;
 use super::pending::Pending;
 use super::upkeep::Due;
@@ -157,9 +157,10 @@ impl Engine {
         if !from_self {
             return self.refuse(now, &request, &Refusal::because(403, "From Is Not You"));
         }
-        let user = SignedIn { user: caller.user, address: caller.address.clone(), stamp: caller.stamp };
         if self.flows.adopt(request.flow, now).is_some() {
-            self.flows.sign_in(request.flow, user);
+            if !self.flows.sign_in(request.flow, caller.user, caller.stamp) {
+                return self.refuse(now, &request, &Refusal::because(403, "Too Many Users On One Connection"));
+            }
             self.proven_flow(now, request.flow);
         }
         self.dispatch(now, request, caller);

@@ -87,7 +87,8 @@ fn ids<K: Eq + std::hash::Hash>(map: &HashMap<K, BTreeSet<Key128>>, key: &K) -> 
 
 impl Engine {
     pub(super) fn subscribe(&mut self, now: Moment, request: &Request, caller: &Caller) -> Result<(), Refusal> {
-        let wanted = subscribe::understand(&self.settings, &self.key, request, &self.key.to_tag(&request.otid))?;
+        let wanted =
+            subscribe::understand(&self.settings, &self.key, request, caller, &self.key.to_tag(&request.otid))?;
         if self.flows.get(request.flow).is_none_or(|s| s.dialogs >= MAX_ON_FLOW) {
             return Err(Refusal::later("Too Many Subscriptions"));
         }

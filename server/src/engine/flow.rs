@@ -1,6 +1,6 @@
 //! Flows: the only way out. A flow is a connection, or a remote UDP address as one of our sockets sees it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 
 use commpool_model::ids::{EndpointId, UserRef};
@@ -43,17 +43,6 @@ pub struct FlowInfo {
     pub server_name: Option<String>,
 }
 
-/// Who is signed in on a flow.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SignedIn {
-    /// The user.
-    pub user: UserRef,
-    /// His canonical address.
-    pub address: String,
-    /// Stamp of his account when he proved who he is.
-    pub stamp: u64,
-}
-
 /// State of a flow inside one incarnation.
 #[derive(Clone, Debug)]
 pub struct FlowState {
@@ -61,15 +50,18 @@ pub struct FlowState {
     pub serial: u32,
     /// What is known of it from the outside.
     pub info: FlowInfo,
-    /// Who last authenticated on it.
-    pub user: Option<SignedIn>,
-    /// Endpoints registered on it; at most ten.
-    pub endpoints: Vec<EndpointId>,
+    /// Who authenticated on it, with the stamp of his account then; at most [`MAX_USERS`].
+    pub users: BTreeMap<UserRef, u64>,
+    /// Endpoints registered on it; at most ten of each user.
+    pub endpoints: BTreeSet<EndpointId>,
     /// Subscription dialogs whose NOTIFYs leave on it.
     pub dialogs: u32,
     /// Last octet either way.
     pub last_traffic: Moment,
 }
+
+/// Most users of one flow: a gateway may carry some, a connection is no trunk.
+pub const MAX_USERS: usize = 1000;
 
 /// Serial numbers of UDP flows have this bit, those of connections do not.
 const UDP_SERIAL: u32 = 1 << 31;
@@ -80,7 +72,7 @@ const UDP_SERIAL: u32 = 1 << 31;
 pub struct Flows {
     states: HashMap<Flow, FlowState>,
     by_serial: HashMap<u32, Flow>,
-    by_user: HashMap<UserRef, Vec<Flow>>,
+    by_user: HashMap<UserRef, BTreeSet<Flow>>,
     next_udp: u32,
 }
 
@@ -113,7 +105,14 @@ impl Flows {
     }
 
     fn insert(&mut self, flow: Flow, serial: u32, info: FlowInfo, now: Moment) {
-        let state = FlowState { serial, info, user: None, endpoints: Vec::new(), dialogs: 0, last_traffic: now };
+        let state = FlowState {
+            serial,
+            info,
+            users: BTreeMap::new(),
+            endpoints: BTreeSet::new(),
+            dialogs: 0,
+            last_traffic: now,
+        };
         self.states.insert(flow, state);
         self.by_serial.insert(serial, flow);
     }
@@ -133,45 +132,50 @@ impl Flows {
         self.by_serial.get(&serial).copied()
     }
 
-    /// Notes who authenticated on a flow.
-    pub fn sign_in(&mut self, flow: Flow, user: SignedIn) {
-        let Some(state) = self.states.get_mut(&flow) else { return };
-        if state.user.as_ref() == Some(&user) {
-            return;
+    /// Notes who authenticated on a flow. False: too many users are on it.
+    pub fn sign_in(&mut self, flow: Flow, user: UserRef, stamp: u64) -> bool {
+        let Some(state) = self.states.get_mut(&flow) else { return true };
+        if !state.users.contains_key(&user) {
+            if state.users.len() >= MAX_USERS {
+                return false;
+            }
+            self.by_user.entry(user).or_default().insert(flow);
         }
-        let before = state.user.replace(user.clone()).map(|u| u.user);
-        if before != Some(user.user) {
-            self.unlink(before, flow);
-            self.by_user.entry(user.user).or_default().push(flow);
-        }
+        state.users.insert(user, stamp);
+        true
     }
 
-    fn unlink(&mut self, user: Option<UserRef>, flow: Flow) {
-        let Some(user) = user else { return };
+    /// A user is no longer known on a flow. True: nobody else is either.
+    pub fn sign_out(&mut self, flow: Flow, user: UserRef) -> bool {
+        self.unlink(user, flow);
+        self.states.get_mut(&flow).is_none_or(|state| {
+            state.users.remove(&user);
+            state.users.is_empty()
+        })
+    }
+
+    fn unlink(&mut self, user: UserRef, flow: Flow) {
         if let Some(flows) = self.by_user.get_mut(&user) {
-            flows.retain(|f| *f != flow);
+            flows.remove(&flow);
             if flows.is_empty() {
                 self.by_user.remove(&user);
             }
         }
     }
 
-    /// Flows on which a user authenticated last.
+    /// Flows on which a user authenticated.
     pub fn of_user(&self, user: UserRef) -> Vec<Flow> {
-        self.by_user.get(&user).cloned().unwrap_or_default()
+        self.by_user.get(&user).map(|flows| flows.iter().copied().collect()).unwrap_or_default()
     }
 
     /// Forgets a flow; its last state.
     pub fn close(&mut self, flow: Flow) -> Option<FlowState> {
         let state = self.states.remove(&flow)?;
         self.by_serial.remove(&state.serial);
-        self.unlink(state.user.as_ref().map(|u| u.user), flow);
+        for user in state.users.keys() {
+            self.unlink(*user, flow);
+        }
         Some(state)
-    }
-
-    /// Every flow.
-    pub fn iter(&self) -> impl Iterator<Item = (Flow, &FlowState)> {
-        self.states.iter().map(|(flow, state)| (*flow, state))
     }
 
     /// Number of connections, and of UDP flows with somebody signed in.

@@ -27,6 +27,8 @@ pub(super) enum Pending {
     Unregister(UserRef),
     Swept,
     Accounts,
+    /// Lost flows: noted again if the store did not take them.
+    Lost(Vec<(UserRef, u32)>),
     /// Nothing follows.
     Done,
 }
@@ -114,7 +116,7 @@ impl Engine {
             (Pending::Unregister(user), Outcome::Unregister(reply)) => self.unregistered(now, user, reply),
             (Pending::Swept, Outcome::SweepLost(swept) | Outcome::Expire(swept)) => self.swept(now, swept),
             (Pending::Accounts, Outcome::AccountsChanged(changed)) => self.accounts_changed(now, changed),
-            (Pending::Done, _) => {}
+            (Pending::Done | Pending::Lost(_), _) => {}
             (pending, outcome) => tracing::error!(?pending, ?outcome, "the store answered something else"),
         }
     }
@@ -125,6 +127,9 @@ impl Engine {
         match pending {
             Pending::Login(address) => self.login_unknown(now, &address),
             Pending::Swept => self.sweep_later(now),
+            Pending::Accounts => self.ask_accounts_later(now),
+            Pending::Lost(flows) => self.note_lost_later(now, flows),
+            Pending::Unregister(user) => self.sign_out_later(now, user),
             other => self.answer_later(now, other.request().cloned()),
         }
     }

@@ -108,10 +108,8 @@ impl Engine {
         {
             self.leave_flow(before.flow, id);
         }
-        if let Some(state) = self.flows.get_mut(request.flow)
-            && !state.endpoints.contains(&id)
-        {
-            state.endpoints.push(id);
+        if let Some(state) = self.flows.get_mut(request.flow) {
+            state.endpoints.insert(id);
         }
         if moved {
             tracing::info!(user = caller.address, endpoint = id.0, remote = %request.info.remote, "signed in");
@@ -149,7 +147,7 @@ impl Engine {
 
     fn leave_flow(&mut self, flow: Flow, id: EndpointId) {
         if let Some(state) = self.flows.get_mut(flow) {
-            state.endpoints.retain(|e| *e != id);
+            state.endpoints.remove(&id);
         }
         self.close_idle_udp(flow);
     }
@@ -173,8 +171,8 @@ impl Engine {
         self.transactions.flow_closed(flow);
         self.deliveries_lost(now, flow);
         self.dialogs_wait(flow);
-        if let Some(user) = state.user {
-            self.note_lost(now, user.user, state.serial);
+        for user in state.users.keys() {
+            self.note_lost(now, *user, state.serial);
         }
         for endpoint in state.endpoints {
             self.timers.clear(&Due::Endpoint(endpoint));
@@ -186,10 +184,9 @@ impl Engine {
         self.call(now, Unregister { fe: self.fe, user, endpoints: None }, Pending::Unregister(user));
         self.drop_dialogs_of_watcher(now, user);
         for flow in self.flows.of_user(user) {
-            if flow.reliable() {
+            let alone = self.flows.sign_out(flow, user);
+            if alone && flow.reliable() {
                 self.out.push_back(Output::Close { flow });
-            } else {
-                self.flow_gone(now, flow);
             }
         }
     }
@@ -221,7 +218,7 @@ impl Engine {
     pub(super) fn endpoint_of(&self, request: &Request, caller: &Caller) -> Option<EndpointId> {
         let state = self.flows.get(request.flow)?;
         let own = |id: &&EndpointId| self.registrations.held.get(id).is_some_and(|h| h.user == caller.user);
-        state.endpoints.iter().rfind(own).copied()
+        state.endpoints.iter().find(own).copied()
     }
 
     /// An endpoint's timer rang: the store decides whether it is really past.

@@ -28,6 +28,8 @@ const SWEEP_FOR: Duration = Duration::from_secs(37);
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// How often accounts changed by others are asked for.
 const ACCOUNTS: Duration = Duration::from_secs(1);
+/// What the store did not take is tried again after this.
+const AGAIN: Duration = Duration::from_secs(1);
 /// Most rows in one sweep.
 const SWEEP: u32 = 500;
 /// Most rows in one flush.
@@ -48,6 +50,8 @@ pub(super) enum Due {
     /// A paced NOTIFY may go.
     Notify(Key128),
     Unwatch(UserRef),
+    /// A sign-out that the store did not take is tried again.
+    SignOut(UserRef),
     Ping(Flow),
     Probe(Flow),
     Unproven(Flow),
@@ -121,6 +125,7 @@ impl Engine {
             Due::Subscription(id) => self.dialog_expired(now, id),
             Due::Notify(id) => self.notify(now, id),
             Due::Unwatch(user) => self.unwatch(now, user),
+            Due::SignOut(user) => self.sign_out(now, user),
             Due::Ping(flow) => self.ping(now, flow),
             Due::Probe(flow) | Due::Unproven(flow) | Due::CloseReplaced(flow) => {
                 self.out.push_back(Output::Close { flow });
@@ -145,8 +150,8 @@ impl Engine {
     pub(super) fn flush_lost(&mut self, now: Moment) {
         let mut lost = std::mem::take(&mut self.lost);
         while !lost.is_empty() {
-            let flows = lost.drain(..lost.len().min(FLUSH)).collect();
-            self.call(now, FlowsLost { fe: self.fe, flows }, Pending::Done);
+            let flows: Vec<_> = lost.drain(..lost.len().min(FLUSH)).collect();
+            self.call(now, FlowsLost { fe: self.fe, flows: flows.clone() }, Pending::Lost(flows));
         }
     }
 
@@ -162,6 +167,20 @@ impl Engine {
         if now < self.sweep_until {
             self.timers.set(Due::Sweep, now + SWEEP_EVERY);
         }
+    }
+
+    pub(super) fn note_lost_later(&mut self, now: Moment, flows: Vec<(UserRef, u32)>) {
+        self.lost.extend(flows);
+        self.timers.set_if_absent(Due::Flush, now + AGAIN);
+        self.sweep_from(now);
+    }
+
+    pub(super) fn sign_out_later(&mut self, now: Moment, user: UserRef) {
+        self.timers.set(Due::SignOut(user), now + AGAIN);
+    }
+
+    pub(super) fn ask_accounts_later(&mut self, now: Moment) {
+        self.timers.set(Due::Accounts, now + AGAIN);
     }
 
     pub(super) fn sweep_later(&mut self, now: Moment) {
@@ -181,8 +200,9 @@ impl Engine {
         self.timers.set(Due::Accounts, now + wait);
         for (address, user, state, stamp) in changed.accounts {
             self.logins.forget(&address);
-            let outdated =
-                |flow: &Flow| self.flows.get(*flow).and_then(|s| s.user.as_ref()).is_some_and(|u| u.stamp != stamp);
+            let outdated = |flow: &Flow| {
+                self.flows.get(*flow).and_then(|s| s.users.get(&user)).is_some_and(|known| *known != stamp)
+            };
             if state != State::On || self.flows.of_user(user).iter().any(outdated) {
                 tracing::info!(user = address, ?state, "account changed: its devices must sign in anew");
                 self.sign_out(now, user);
@@ -199,6 +219,11 @@ impl Engine {
 
     fn ping(&mut self, now: Moment, flow: Flow) {
         let Some(state) = self.flows.get(flow) else { return };
+        if !flow.reliable() && state.endpoints.is_empty() && state.dialogs == 0 {
+            // Somebody who only sent something: his address is not kept.
+            self.flows.close(flow);
+            return;
+        }
         let interval = if flow.reliable() { STREAM_PING } else { UDP_PING };
         let due = state.last_traffic + interval;
         if due > now {

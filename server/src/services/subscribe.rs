@@ -48,7 +48,13 @@ pub fn check_event(message: &Message) -> Result<(), Refusal> {
 }
 
 /// Reads a SUBSCRIBE. `own_tag` is the To tag if the request has none.
-pub fn understand(settings: &Settings, key: &PoolKey, request: &Request, own_tag: &str) -> Result<Wanted, Refusal> {
+pub fn understand(
+    settings: &Settings,
+    key: &PoolKey,
+    request: &Request,
+    caller: &Caller,
+    own_tag: &str,
+) -> Result<Wanted, Refusal> {
     let message = &request.message;
     check_event(message)?;
     check_accept(message)?;
@@ -66,7 +72,9 @@ pub fn understand(settings: &Settings, key: &PoolKey, request: &Request, own_tag
     let remote_tag = from.tag().ok_or(Refusal::because(400, "From Needs A Tag"))?.to_owned();
     let call_id = message.call_id().map_err(|_| Refusal::because(400, "Bad Call-ID"))?.to_owned();
     let (remote_cseq, _) = message.cseq().map_err(|_| Refusal::because(400, "Bad CSeq"))?;
-    let sub_id = key.key128("subscription", &[call_id.as_bytes(), remote_tag.as_bytes(), presentity.as_bytes()]);
+    // The watcher is part of it, so that nobody can take over another's dialog by its Call-ID and tag.
+    let parts = [call_id.as_bytes(), remote_tag.as_bytes(), presentity.as_bytes(), caller.address.as_bytes()];
+    let sub_id = key.key128("subscription", &parts);
     let dialog = Dialog {
         call_id,
         local_tag: to.tag().unwrap_or(own_tag).to_owned(),

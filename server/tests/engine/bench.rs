@@ -19,10 +19,10 @@ use commpool_sip::limits::Limits;
 use commpool_sip::message::Message;
 use commpool_sip::otid::PoolKey;
 use commpool_sip::time::Moment;
-use commpool_store::Memory;
 use commpool_store::ops::accounts::{ChangedSince, Put, State};
 use commpool_store::ops::credentials::{self, Verifier};
 use commpool_store::ops::{Operation, Outcome, Transport, front_ends};
+use commpool_store::{Memory, StoreError};
 
 /// 2026-11-24, so that CSeq numbers from pool time are what they will be.
 const EPOCH: u64 = 1_795_500_000;
@@ -38,6 +38,8 @@ pub(crate) struct Pool {
     pub(crate) calls: Vec<&'static str>,
     /// Store calls wait here while set: an absent database.
     pub(crate) hold_store: bool,
+    /// Store calls of these names fail while set.
+    pub(crate) fail: Vec<&'static str>,
     held: Vec<(u64, Operation)>,
     next_serial: u32,
 }
@@ -96,6 +98,7 @@ impl Pool {
             closed: Vec::new(),
             calls: Vec::new(),
             hold_store: false,
+            fail: Vec::new(),
             held: Vec::new(),
             next_serial: 0,
         };
@@ -182,6 +185,11 @@ impl Pool {
         messages.remove(0)
     }
 
+    /// Connections, UDP flows, endpoints, dialogs.
+    pub(crate) fn gauges(&self) -> [usize; 4] {
+        self.engine.gauges()
+    }
+
     /// Lets time pass, with everything that falls due in it.
     pub(crate) fn pass(&mut self, time: Duration) {
         let until = self.now + time;
@@ -224,6 +232,11 @@ impl Pool {
                 }
                 Output::Store { token, operation } => {
                     self.calls.push(operation.name());
+                    if self.fail.contains(&operation.name()) {
+                        let outcome = Err(StoreError::Unavailable("a test".to_owned()));
+                        self.engine.handle(self.now, Input::Store { token, outcome });
+                        continue;
+                    }
                     if self.hold_store { self.held.push((token, *operation)) } else { self.answer(token, *operation) }
                 }
             }

@@ -253,3 +253,23 @@ fn an_end_while_a_notify_waits_for_its_answer_still_has_its_last_word() {
     let last = alice.answer_all(&mut pool, 200);
     assert!(last[0].text(HeaderName::SubscriptionState).unwrap().starts_with("terminated"), "{last:?}");
 }
+
+#[test]
+fn nobody_takes_over_anothers_dialog() {
+    let Two { mut pool, mut alice, mut bob } = two();
+    pool.add_user("carol", "carol-password");
+    let answer = subscribe(&mut pool, &mut alice, "bob", None, 600);
+    let tag = answer.to().unwrap().tag().unwrap().to_owned();
+    told(&mut pool, &mut alice);
+    let flow = pool.connect("198.51.100.4:40000");
+    let mut carol = Client::new(flow, "carol", "carol-password", "desk");
+    let mut draft = carol.draft("SUBSCRIBE", "bob");
+    draft.call_id = "alice-desk".to_owned();
+    draft.from = "<sip:carol@example.com>;tag=alice-desk-tag".to_owned();
+    draft.to = format!("{};tag={tag}", draft.to);
+    draft.cseq = 5000;
+    draft.headers = format!("Event: presence\r\nExpires: 0\r\nContact: {}\r\n", carol.contact);
+    carol.ask(&mut pool, draft);
+    publish(&mut pool, &mut bob, "closed", "", None);
+    assert_eq!(told(&mut pool, &mut alice).len(), 1, "her subscription goes on");
+}

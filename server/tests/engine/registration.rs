@@ -263,3 +263,67 @@ fn methods_that_are_not_served_are_refused_and_leave_nothing_behind() {
     pool.send(client.flow, &draft.text());
     assert!(pool.received(client.flow).is_empty());
 }
+
+#[test]
+fn what_the_store_did_not_take_of_lost_flows_and_account_changes_is_tried_again() {
+    let mut pool = pool();
+    let mut client = alice(&mut pool, "desk");
+    client.register(&mut pool, 600);
+    pool.fail = vec!["flows_lost", "accounts_changed", "unregister"];
+    pool.disconnect(client.flow);
+    pool.pass(Duration::from_secs(3));
+    assert_eq!(endpoints(&mut pool), 1, "the store does not know yet");
+    pool.fail.clear();
+    pool.pass(Duration::from_secs(2));
+    assert_eq!(endpoints(&mut pool), 0);
+    client.flow = pool.connect("198.51.100.1:40001");
+    client.register(&mut pool, 600);
+    pool.fail = vec!["accounts_changed", "unregister"];
+    pool.set_state("alice", State::Disabled);
+    pool.pass(Duration::from_secs(3));
+    pool.fail = vec!["unregister"];
+    pool.pass(Duration::from_secs(3));
+    assert_eq!(pool.closed, [client.flow]);
+    pool.fail.clear();
+    pool.pass(Duration::from_secs(2));
+    let all = match pool.execute(Find { limit: 100, ..Find::default() }.into()) {
+        Outcome::EndpointsFind(page) => page.rows.len(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(all, 0, "no device is left, lost or alive");
+}
+
+#[test]
+fn users_who_share_a_connection_are_kept_apart() {
+    let mut pool = pool();
+    pool.add_user("bob", "bob-password");
+    let mut first = alice(&mut pool, "gateway");
+    let mut second = Client::new(first.flow, "bob", "bob-password", "gateway");
+    first.register(&mut pool, 600);
+    second.register(&mut pool, 600);
+    assert_eq!(endpoints(&mut pool), 2);
+    pool.set_password("alice", "another-password");
+    pool.pass(Duration::from_secs(3));
+    assert_eq!(endpoints(&mut pool), 1, "only her device goes");
+    assert!(pool.closed.is_empty(), "the connection is his too");
+    pool.disconnect(first.flow);
+    pool.pass(Duration::from_secs(1));
+    assert_eq!(endpoints(&mut pool), 0);
+}
+
+#[test]
+fn an_address_that_only_sent_something_is_forgotten() {
+    let mut pool = pool();
+    for port in 40000..40010 {
+        let flow = pool.udp(&format!("198.51.100.7:{port}"));
+        let mut client = Client::new(flow, "alice", "alice-password", "desk");
+        let mut draft = client.draft("MESSAGE", "nobody");
+        draft.headers = format!("Contact: {}\r\nUser-Agent: test\r\n", client.contact);
+        draft.branch = format!("z9hG4bK-{port}");
+        draft.call_id = format!("call-{port}");
+        assert_eq!(client.ask(&mut pool, draft).status(), Some(404));
+    }
+    assert_eq!(pool.gauges()[1], 10);
+    pool.pass(Duration::from_secs(60));
+    assert_eq!(pool.gauges()[1], 0);
+}
