@@ -1,11 +1,16 @@
 //! Bounds of requests, checked before anything is queued: what breaks one is a caller's mistake.
 
+use std::collections::BTreeSet;
+
 use commpool_model::address::MAX_USER;
-use commpool_model::ids::{EndpointId, Home, UserId, UserRef};
+use commpool_model::ids::{EndpointId, Home, Incarnation, UserId, UserRef};
+use commpool_model::presence::State;
 
 use crate::error::StoreError;
+use crate::ops::assert::{Assert, HeldEndpoint};
 use crate::ops::presence::Action;
 use crate::ops::register::{Binding, Contacts};
+use crate::ops::subscribe::Dialog;
 use crate::ops::{FlowRef, Operation, accounts, credentials, front_ends, presence, register, subscribe};
 
 /// Longest text that came in a SIP header: the longest header line.
@@ -71,9 +76,24 @@ pub(crate) fn check(operation: &Operation) -> Checked {
             text("text", &r.text, 0, ADDRESS)?;
             r.after.iter().try_for_each(|after| text("after", after, 0, ADDRESS))
         }
-        Operation::AccountsChanged(_) | Operation::Renew(_) | Operation::FrontEndStop(_) | Operation::Health(_) => {
-            Ok(())
+        Operation::Reap(r) if r.by == r.target => Err(invalid("target", "is the front end that asks")),
+        Operation::Pull(r) => limit(r.limit, 1000),
+        Operation::Assert(r) => assert(r),
+        Operation::Adopt(r) => {
+            count("held", r.held.len(), LIST)?;
+            user(UserRef::local(r.endpoint.user().0))
         }
+        Operation::Flush(r) => {
+            count("dialogs", r.dialogs.len(), LIST)?;
+            distinct("dialogs", r.dialogs.iter().map(|dialog| (dialog.watcher, dialog.sub_id)))?;
+            r.dialogs.iter().try_for_each(|dialog| user(dialog.watcher))
+        }
+        Operation::AccountsChanged(_)
+        | Operation::Renew(_)
+        | Operation::FrontEndStop(_)
+        | Operation::Reap(_)
+        | Operation::FrontEnds(_)
+        | Operation::Health(_) => Ok(()),
     }
 }
 
@@ -110,6 +130,16 @@ fn texts(field: &'static str, list: &[String], longest_list: usize, longest: usi
 
 const fn count(field: &'static str, length: usize, most: usize) -> Checked {
     if length > most { Err(invalid(field, "has too many entries")) } else { Ok(()) }
+}
+
+fn distinct<Key: Ord>(field: &'static str, keys: impl Iterator<Item = Key>) -> Checked {
+    let mut seen = BTreeSet::new();
+    for key in keys {
+        if !seen.insert(key) {
+            return Err(invalid(field, "name one twice"));
+        }
+    }
+    Ok(())
 }
 
 const fn limit(limit: u32, most: u32) -> Checked {
@@ -155,11 +185,15 @@ fn register(r: &register::Request) -> Checked {
 }
 
 fn binding(b: &Binding) -> Checked {
-    text("contact", &b.contact, 1, HEADER)?;
-    text("contact_value", &b.contact_value, 1, HEADER)?;
-    texts("path", &b.path, 16, HEADER)?;
-    b.instance.iter().try_for_each(|instance| text("instance", instance, 1, HEADER))?;
-    if b.q > 1000 { Err(invalid("q", "is above 1000")) } else { Ok(()) }
+    contact(&b.contact, &b.contact_value, &b.path, b.instance.as_ref(), b.q)
+}
+
+fn contact(uri: &str, value: &str, path: &[String], instance: Option<&String>, q: u16) -> Checked {
+    text("contact", uri, 1, HEADER)?;
+    text("contact_value", value, 1, HEADER)?;
+    texts("path", path, 16, HEADER)?;
+    instance.into_iter().try_for_each(|instance| text("instance", instance, 1, HEADER))?;
+    if q > 1000 { Err(invalid("q", "is above 1000")) } else { Ok(()) }
 }
 
 fn publish(r: &presence::Publish) -> Checked {
@@ -169,6 +203,10 @@ fn publish(r: &presence::Publish) -> Checked {
         own_endpoints(r.user, &[endpoint])?;
     }
     let Action::Set { state, document, .. } = &r.action else { return Ok(()) };
+    published(state, document)
+}
+
+fn published(state: &State, document: &[u8]) -> Checked {
     texts("state.activities", &state.activities, 8, 128)?;
     if state.note.as_ref().is_some_and(|note| note.len() > 512) {
         return Err(invalid("state.note", "is too long"));
@@ -182,12 +220,19 @@ fn subscribe(r: &subscribe::Request) -> Checked {
     if let Some(endpoint) = r.endpoint {
         own_endpoints(r.watcher, &[endpoint])?;
     }
-    if r.presentities.is_empty() {
+    presentities(&r.presentities)?;
+    count("held", r.held.len(), 200)?;
+    dialog(&r.dialog)
+}
+
+fn presentities(addresses: &[String]) -> Checked {
+    if addresses.is_empty() {
         return Err(invalid("presentities", "are none"));
     }
-    texts("presentities", &r.presentities, 200, ADDRESS)?;
-    count("held", r.held.len(), 200)?;
-    let dialog = &r.dialog;
+    texts("presentities", addresses, 200, ADDRESS)
+}
+
+fn dialog(dialog: &Dialog) -> Checked {
     let fields = [
         ("dialog.call_id", &dialog.call_id),
         ("dialog.local_tag", &dialog.local_tag),
@@ -197,6 +242,46 @@ fn subscribe(r: &subscribe::Request) -> Checked {
     ];
     fields.into_iter().try_for_each(|(field, value)| text(field, value, 0, HEADER))?;
     texts("dialog.route", &dialog.route, 16, HEADER)
+}
+
+fn assert(r: &Assert) -> Checked {
+    count("endpoints", r.endpoints.len(), LIST)?;
+    count("publications", r.publications.len(), LIST)?;
+    count("interest", r.interest.len(), LIST)?;
+    count("subscriptions", r.subscriptions.len(), LIST)?;
+    distinct("endpoints", r.endpoints.iter().map(|held| held.endpoint.id))?;
+    distinct("endpoints", r.endpoints.iter().map(|held| (held.endpoint.id.user(), held.key)))?;
+    distinct("publications", r.publications.iter().map(|held| (held.user, held.id)))?;
+    distinct("subscriptions", r.subscriptions.iter().map(|held| (held.watcher, held.sub_id)))?;
+    r.endpoints.iter().try_for_each(|held| held_endpoint(r.fe, held))?;
+    r.publications.iter().try_for_each(|held| {
+        user(held.user)?;
+        if let Some(endpoint) = held.endpoint {
+            own_endpoints(held.user, &[endpoint])?;
+        }
+        published(&held.state, &held.document)
+    })?;
+    r.interest.iter().try_for_each(|of| user(*of))?;
+    r.subscriptions.iter().try_for_each(|held| {
+        user(held.watcher)?;
+        if let Some(endpoint) = held.endpoint {
+            own_endpoints(held.watcher, &[endpoint])?;
+        }
+        presentities(&held.presentities)?;
+        dialog(&held.dialog)
+    })
+}
+
+fn held_endpoint(fe: Incarnation, held: &HeldEndpoint) -> Checked {
+    let endpoint = &held.endpoint;
+    user(UserRef::local(endpoint.id.user().0))?;
+    if endpoint.flow.fe != fe {
+        return Err(invalid("flow.fe", "is another front end's"));
+    }
+    flow(&endpoint.flow)?;
+    text("call_id", &endpoint.call_id, 1, HEADER)?;
+    text("agent", &endpoint.agent, 0, 128)?;
+    contact(&endpoint.contact, &endpoint.contact_value, &endpoint.path, endpoint.instance.as_ref(), endpoint.q)
 }
 
 fn account(r: &accounts::Put) -> Checked {

@@ -24,4 +24,4 @@ pub use stats::{OperationStats, Stats};
 pub use store::{Reply, Store};
 
 /// Version of the data's schema that this build reads and writes.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;

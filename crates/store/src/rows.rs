@@ -83,6 +83,8 @@ pub(crate) struct EndpointRow {
     pub(crate) lost_at: Option<Micros>,
     pub(crate) expires_at: Micros,
     pub(crate) registered_at: Micros,
+    /// When its last REGISTER was carried out.
+    pub(crate) refreshed_at: Micros,
     pub(crate) origin: Origin,
     pub(crate) call_id: String,
     pub(crate) cseq: u32,

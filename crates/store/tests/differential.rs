@@ -10,8 +10,8 @@ use commpool_model::ids::{EndpointId, Incarnation, Key128, Micros, Origin, UserI
 use commpool_model::presence::{Availability, Facts, Source, State};
 use commpool_store::ops::register::{Binding, Contacts, Reply as Registered};
 use commpool_store::ops::{
-    Class, FlowRef, Operation, Outcome, PresenceChange, Transport, accounts, credentials, endpoints, front_ends,
-    presence, register, route, subscribe,
+    Class, Endpoint, FlowRef, Operation, Outcome, PresenceChange, Transport, accounts, adopt, assert, credentials,
+    endpoints, front_ends, presence, pull, register, route, subscribe,
 };
 use commpool_store::{Memory, SqliteOptions, Store};
 use proptest::prelude::*;
@@ -139,14 +139,15 @@ fn publish() -> impl Strategy<Value = Operation> {
 fn subscribe() -> impl Strategy<Value = Operation> {
     let presentities = proptest::collection::vec(address(), 1..3);
     let held = proptest::collection::vec((user(), Just(Version(0))), 0..2);
-    (user(), fe(), small(), small(), any::<bool>(), presentities, held, expires(), 1..3_u32).prop_map(
-        |(watcher, fe, origin, id, initial, presentities, held, expires, remote_cseq)| {
+    let from = proptest::option::of(key());
+    (user(), fe(), small(), small(), any::<bool>(), from, presentities, held, expires(), 1..3_u32).prop_map(
+        |(watcher, fe, origin, id, initial, from, presentities, held, expires, remote_cseq)| {
             subscribe::Request {
                 watcher,
                 watcher_address: "bob@example.com".to_owned(),
                 origin: Origin([origin; 16]),
                 fe,
-                endpoint: None,
+                endpoint: from.map(|key| endpoint_of(watcher, key)),
                 sub_id: Key128([id; 16]),
                 initial,
                 kind: subscribe::Kind::Presence,
@@ -197,6 +198,111 @@ fn front_end() -> impl Strategy<Value = Operation> {
         (fe(), select(vec![Serving, Serving, Draining, Dead]))
             .prop_map(|(fe, state)| front_ends::Renew { fe, state }.into()),
         fe().prop_map(|fe| front_ends::Stop { fe }.into()),
+        (fe(), fe())
+            .prop_filter("another", |(by, target)| by != target)
+            .prop_map(|(by, target)| { front_ends::Reap { by, target }.into() }),
+    ]
+}
+
+/// What a front end holds: rows like those that [`register`], [`publish`] and [`subscribe`] make.
+fn assertion() -> impl Strategy<Value = Operation> {
+    let endpoint =
+        (register(), 1..4_u64, proptest::bool::weighted(0.1)).prop_filter_map("a binding", |(of, ms, lost)| {
+            let Operation::Register(register::Request { user, origin, call_id, cseq, flow, agent, contacts }) = of
+            else {
+                return None;
+            };
+            let Contacts::Each(bindings) = contacts else { return None };
+            let Binding { key, contact, contact_value, q, path, instance, reg_id, expires } =
+                bindings.into_iter().next()?;
+            let endpoint = Endpoint {
+                id: endpoint_of(user, key),
+                flow,
+                lost_ms: lost.then_some(ms),
+                contact,
+                contact_value,
+                q,
+                path,
+                instance,
+                reg_id,
+                agent,
+                expires_ms: u64::from(expires) * 1000,
+                age_ms: 20_000,
+                call_id,
+            };
+            Some(assert::HeldEndpoint { key, origin, cseq, refreshed_ms: ms * 5000, endpoint })
+        });
+    let publication = (user(), small(), small(), proptest::option::of(key()), state(), expires(), 0..4_u64).prop_map(
+        |(user, id, tag, of, state, expires, ms)| assert::HeldPublication {
+            user,
+            id: Key128([id; 16]),
+            tag: Key128([tag; 16]),
+            serial: 1,
+            endpoint: of.map(|key| endpoint_of(user, key)),
+            state,
+            document: b"held".to_vec(),
+            since_ms: ms * 6000,
+            updated_ms: ms * 5000,
+            expires_ms: u64::from(expires) * 1000,
+        },
+    );
+    let subscription = (subscribe(), 0..4_u32).prop_filter_map("a dialog", |(of, steps)| {
+        let Operation::Subscribe(request) = of else { return None };
+        Some(assert::HeldSubscription {
+            watcher: request.watcher,
+            sub_id: request.sub_id,
+            origin: request.origin,
+            endpoint: request.endpoint,
+            kind: request.kind,
+            presentities: request.presentities,
+            expires: request.expires,
+            cseq: 500 + steps * subscribe::CSEQ_STEP,
+            dialog: request.dialog,
+        })
+    });
+    let some = || 0..3_usize;
+    (
+        fe(),
+        proptest::collection::vec(endpoint, some()),
+        proptest::collection::vec(publication, some()),
+        proptest::collection::vec(user(), some()),
+        proptest::collection::vec(subscription, some()),
+    )
+        .prop_map(|(fe, mut endpoints, mut publications, interest, mut subscriptions)| {
+            let mut seen = BTreeSet::new();
+            endpoints.retain(|held| seen.insert((held.endpoint.id.user(), held.key)));
+            let mut ids = BTreeSet::new();
+            endpoints.retain_mut(|held| {
+                held.endpoint.flow.fe = fe;
+                ids.insert(held.endpoint.id)
+            });
+            let mut seen = BTreeSet::new();
+            publications.retain(|held| seen.insert((held.user, held.id)));
+            let mut seen = BTreeSet::new();
+            subscriptions.retain(|held| seen.insert((held.watcher, held.sub_id)));
+            assert::Assert { fe, endpoints, publications, interest, subscriptions }.into()
+        })
+}
+
+fn following() -> impl Strategy<Value = Operation> {
+    let dialogs = proptest::collection::btree_map((user(), small()), (expires(), 0..3000_u32), 0..4);
+    prop_oneof![
+        2 => (fe(), user(), key(), 0..2000_u32, proptest::option::of(small())).prop_map(
+            |(fe, user, key, first_cseq, after)| {
+                let after = after.map(|n| Key128([n; 16]));
+                adopt::Adopt { fe, endpoint: endpoint_of(user, key), first_cseq, held: vec![], after }.into()
+            }
+        ),
+        1 => (fe(), dialogs).prop_map(|(fe, dialogs)| {
+            let flushed = |((watcher, n), (expires, cseq))| adopt::Flushed {
+                watcher,
+                sub_id: Key128([n; 16]),
+                expires,
+                cseq,
+            };
+            adopt::Flush { fe, dialogs: dialogs.into_iter().map(flushed).collect() }.into()
+        }),
+        2 => assertion(),
     ]
 }
 
@@ -240,6 +346,8 @@ fn read() -> impl Strategy<Value = Operation> {
         (select(vec!["", "AL", "b"]), proptest::option::of(address()), 1..3_u32)
             .prop_map(|(text, after, limit)| { accounts::Find { text: text.to_owned(), after, limit }.into() }),
         proptest::option::of(Just(0_u64)).prop_map(|cursor| accounts::ChangedSince { cursor }.into()),
+        Just(front_ends::List.into()),
+        (fe(), 1..4_u32).prop_map(|(fe, limit)| pull::Pull { fe, cursor: None, limit }.into()),
     ]
 }
 
@@ -249,6 +357,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => publish(),
         3 => subscribe(),
         4 => upkeep(),
+        3 => following(),
         1 => front_end(),
         2 => account(),
     ];
@@ -271,6 +380,8 @@ fn beginning() -> Vec<Operation> {
 }
 
 struct Pair {
+    /// Where each front end has pulled up to.
+    cursors: BTreeMap<Incarnation, pull::Cursor>,
     memory: Memory,
     sqlite: Store,
     clock: Arc<AtomicU64>,
@@ -286,10 +397,22 @@ impl Pair {
         let told: commpool_store::Clock = Arc::new(move || Micros(tell.load(Ordering::SeqCst)));
         let options = SqliteOptions { readers: 1, check: false, ..SqliteOptions::default() };
         let sqlite = Store::open_sqlite(folder.path(), &options, told).unwrap();
-        Self { memory: Memory::new(), sqlite, clock, _folder: folder, versions: BTreeMap::new() }
+        Self {
+            cursors: BTreeMap::new(),
+            memory: Memory::new(),
+            sqlite,
+            clock,
+            _folder: folder,
+            versions: BTreeMap::new(),
+        }
     }
 
-    fn run(&mut self, batch: Vec<Operation>) -> Result<(), TestCaseError> {
+    fn run(&mut self, mut batch: Vec<Operation>) -> Result<(), TestCaseError> {
+        for operation in &mut batch {
+            if let Operation::Pull(pull) = operation {
+                pull.cursor = self.cursors.get(&pull.fe).copied();
+            }
+        }
         let (answer, answers) = mpsc::channel();
         let jobs = batch.iter().enumerate().map(|(n, operation)| {
             let answer = answer.clone();
@@ -315,6 +438,13 @@ impl Pair {
                 prop_assert!(done.bindings.len() <= 10);
                 prop_assert!(!done.replay || done.change.is_none());
                 changes.extend(&done.change);
+            }
+            Outcome::Pull(pulled) => {
+                let Operation::Pull(pull) = operation else { unreachable!() };
+                self.cursors.insert(pull.fe, pulled.cursor);
+                for change in &pulled.changes {
+                    counted(&change.state)?;
+                }
             }
             Outcome::Unregister(register::Unregistered::Done { change, .. }) => changes.extend(change),
             Outcome::Expire(swept) | Outcome::SweepLost(swept) => changes.extend(&swept.changes),

@@ -35,6 +35,8 @@ pub(crate) trait Endpoints: Backend {
         after: Option<(UserId, Key128)>,
         limit: usize,
     ) -> Result<Vec<(UserId, Key128, Micros)>, Self::Error>;
+    /// How many endpoint rows name an incarnation.
+    fn endpoints_at(&mut self, fe: Incarnation) -> Result<u64, Self::Error>;
     /// Whether an endpoint, an interest or a dialog of this incarnation is left.
     fn has_rows_of(&mut self, fe: Incarnation) -> Result<bool, Self::Error>;
 }

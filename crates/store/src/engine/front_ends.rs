@@ -1,10 +1,12 @@
-//! Front ends: start, lease, stop.
+//! Front ends: start, lease, stop, reaping, listing.
 
 use commpool_model::ids::{Incarnation, Micros};
 
 use super::{Backend, Tables};
 use crate::SCHEMA;
-use crate::ops::front_ends::{FrontEnd, Renew, Renewed, Start, Started, State, Stop, Stopped};
+use crate::ops::front_ends::{
+    FrontEnd, Listed, Reap, Reaped, Renew, Renewed, Start, Started, State, Status, Stop, Stopped,
+};
 use crate::rows::{FrontEndRow, Lives};
 
 /// Life of a lease, seconds.
@@ -70,7 +72,32 @@ pub(crate) fn renew<T: Tables>(tables: &mut T, now: Micros, request: Renew) -> R
     row.state = request.state;
     row.lease_until = now.plus_seconds(LEASE);
     tables.put_front_end(&row)?;
-    Ok(Renewed::Held { ms_left: now.millis_until(row.lease_until), epoch: tables.epoch()?, live: live(tables)? })
+    let ms_left = now.millis_until(row.lease_until);
+    let out = tables.front_ends()?.into_iter().filter(|row| row.dead_since.is_none() && row.lease_until <= now);
+    let expired = out.map(|row| row.fe).collect();
+    Ok(Renewed::Held { ms_left, now, epoch: tables.epoch()?, live: live(tables)?, expired })
+}
+
+pub(crate) fn reap<T: Tables>(tables: &mut T, now: Micros, request: Reap) -> Result<Reaped, T::Error> {
+    if !tables.lives()?.alive(request.by) {
+        return Ok(Reaped::Gone);
+    }
+    match living(tables, request.target)? {
+        None => Ok(Reaped::Done),
+        Some(row) if row.lease_until > now => Ok(Reaped::Alive),
+        Some(row) => bury(tables, now, row).map(|()| Reaped::Done),
+    }
+}
+
+pub(crate) fn list<T: Tables>(tables: &mut T, now: Micros) -> Result<Listed, T::Error> {
+    let mut front_ends = Vec::new();
+    for row in tables.front_ends()? {
+        let endpoints = tables.endpoints_at(row.fe)?;
+        let (lease_ms, dead_ms) = (now.millis_until(row.lease_until), row.dead_since.map(|at| at.millis_until(now)));
+        let FrontEndRow { fe, pod, address, build, state, .. } = row;
+        front_ends.push(Status { fe, pod, address, build, state, lease_ms, dead_ms, endpoints });
+    }
+    Ok(Listed { front_ends })
 }
 
 pub(crate) fn stop<T: Tables>(tables: &mut T, now: Micros, request: Stop) -> Result<Stopped, T::Error> {

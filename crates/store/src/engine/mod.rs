@@ -3,10 +3,13 @@
 //! An operation reads rows, decides in pure Rust and writes rows; the backend makes that atomic.
 
 pub(crate) mod accounts;
+pub(crate) mod adopt;
+pub(crate) mod assert;
 pub(crate) mod credentials;
 pub(crate) mod endpoints;
 pub(crate) mod front_ends;
 pub(crate) mod presence;
+pub(crate) mod pull;
 pub(crate) mod register;
 pub(crate) mod route;
 pub(crate) mod subscribe;
@@ -75,6 +78,12 @@ pub(crate) fn execute<T: Tables>(tables: &mut T, now: Micros, operation: &Operat
         Operation::AccountPut(r) => Outcome::AccountPut(accounts::put(tables, now, r)?),
         Operation::AccountsFind(r) => Outcome::AccountsFind(accounts::find(tables, r)?),
         Operation::AccountsChanged(r) => Outcome::AccountsChanged(accounts::changed(tables, *r)?),
+        Operation::Reap(r) => Outcome::Reap(front_ends::reap(tables, now, *r)?),
+        Operation::FrontEnds(_) => Outcome::FrontEnds(front_ends::list(tables, now)?),
+        Operation::Pull(r) => Outcome::Pull(pull::pull(tables, now, *r)?),
+        Operation::Assert(r) => Outcome::Assert(assert::assert(tables, now, r)?),
+        Operation::Adopt(r) => Outcome::Adopt(adopt::adopt(tables, now, r)?),
+        Operation::Flush(r) => Outcome::Flush(adopt::flush(tables, now, r)?),
         Operation::Health(_) => {
             tables.probe()?;
             Outcome::Health(Health { writable: true, schema: SCHEMA })

@@ -1,6 +1,6 @@
 //! Publications and the state they add up to.
 
-use commpool_model::ids::{EndpointId, Incarnation, Key128, Micros, UserId};
+use commpool_model::ids::{EndpointId, Incarnation, Key128, Micros, UserId, Version};
 use commpool_model::presence::{Aggregate, Device, Facts, Publication, aggregate};
 
 use super::accounts::is_on;
@@ -11,7 +11,7 @@ use crate::ops::presence::{Action, Of, Publish, Published, States};
 use crate::rows::{EndpointRow, Head, Lives, PublicationRow};
 
 /// Most publications of one user.
-const PUBLICATIONS: usize = 20;
+pub(crate) const PUBLICATIONS: usize = 20;
 
 /// Publications, soft heads, and who is interested.
 pub(crate) trait Presence: Backend {
@@ -27,6 +27,13 @@ pub(crate) trait Presence: Backend {
     fn put_head(&mut self, user: UserId, head: &Head) -> Result<(), Self::Error>;
     /// Front ends with a watcher of this user, in ascending order.
     fn interest_in(&mut self, user: UserId) -> Result<Vec<Incarnation>, Self::Error>;
+    /// Users watched by a front end whose version is above another, by version and user.
+    fn heads_watched(
+        &mut self,
+        fe: Incarnation,
+        above: Version,
+        limit: usize,
+    ) -> Result<Vec<(UserId, Version)>, Self::Error>;
 }
 
 /// What a user's presence looked like before a write.

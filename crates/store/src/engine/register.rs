@@ -4,6 +4,7 @@ mod plan;
 
 use commpool_model::ids::{EndpointId, Micros, UserId, UserRef};
 
+pub(crate) use self::plan::ENDPOINTS;
 use self::plan::{Plan, Refusal};
 use super::accounts::is_on;
 use super::presence::{self, Shown};
@@ -42,10 +43,14 @@ pub(crate) fn register<T: Tables>(tables: &mut T, now: Micros, request: &Request
     for row in plan.written() {
         tables.put_endpoint(row)?;
     }
+    let mut adoptable = 0;
+    for id in plan.moved(request, &rows) {
+        adoptable += tables.owned_elsewhere(id, request.flow.fe, now)?;
+    }
     let change = if plan.shows { show(tables, now, request, &rows, &plan, &lives)? } else { None };
     let visible = plan.rows.iter().filter(|row| row.life(&lives, now).visible());
     let bindings = visible.map(|row| row.endpoint(&lives, now)).collect();
-    Ok(Reply::Done(Box::new(Done { replay: plan.replay, bindings, touched: plan.touched, change })))
+    Ok(Reply::Done(Box::new(Done { replay: plan.replay, bindings, touched: plan.touched, change, adoptable })))
 }
 
 /// Takes publications along with the bindings: those of removed ones go, those that came on the flow before join.

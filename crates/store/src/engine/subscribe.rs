@@ -1,6 +1,6 @@
 //! Subscription dialogs and who watches whom.
 
-use commpool_model::ids::{Incarnation, Key128, Micros, UserId};
+use commpool_model::ids::{EndpointId, Incarnation, Key128, Micros, UserId, UserRef, Version};
 
 use super::presence::read;
 use super::{Backend, Tables};
@@ -8,9 +8,9 @@ use crate::ops::subscribe::{CSEQ_STEP, End, Ended, Kind, Presentity, Reply, Requ
 use crate::rows::{AccountRow, SubscriptionRow};
 
 /// Most dialogs of one watcher.
-const DIALOGS: usize = 5000;
+pub(crate) const DIALOGS: usize = 5000;
 /// A row outlives the lifetime granted, so that refreshes at the owner need no write.
-const OUTLIVES: u64 = 3;
+pub(crate) const OUTLIVES: u64 = 3;
 
 /// Dialogs by watcher, interest by presentity.
 pub(crate) trait Subscriptions: Backend {
@@ -18,6 +18,16 @@ pub(crate) trait Subscriptions: Backend {
     fn subscription(&mut self, watcher: UserId, id: Key128) -> Result<Option<SubscriptionRow>, Self::Error>;
     /// How many dialogs a watcher has, counted up to a limit.
     fn subscriptions_of(&mut self, watcher: UserId, limit: usize) -> Result<usize, Self::Error>;
+    /// Live dialogs of an endpoint by key.
+    fn subscriptions_at(
+        &mut self,
+        endpoint: EndpointId,
+        now: Micros,
+        after: Option<Key128>,
+        limit: usize,
+    ) -> Result<Vec<SubscriptionRow>, Self::Error>;
+    /// How many live dialogs of an endpoint other incarnations own.
+    fn owned_elsewhere(&mut self, endpoint: EndpointId, fe: Incarnation, now: Micros) -> Result<u32, Self::Error>;
     /// Inserts or replaces one.
     fn put_subscription(&mut self, row: &SubscriptionRow) -> Result<(), Self::Error>;
     /// Removes one.
@@ -57,7 +67,7 @@ pub(crate) fn subscribe<T: Tables>(tables: &mut T, now: Micros, request: &Reques
     let mut presentities = Vec::with_capacity(accounts.len());
     for account in accounts {
         presentities.push(match account {
-            Some(account) => Some(presentity(tables, now, request, &account)?),
+            Some(account) => Some(presentity(tables, now, &request.held, &account)?),
             None => None,
         });
     }
@@ -96,15 +106,15 @@ fn write<T: Tables>(
     })
 }
 
-fn presentity<T: Tables>(
+pub(crate) fn presentity<T: Tables>(
     tables: &mut T,
     now: Micros,
-    request: &Request,
+    held: &[(UserRef, Version)],
     account: &AccountRow,
 ) -> Result<Presentity, T::Error> {
     let user = account.user_ref();
     let version = tables.head(account.user)?.version;
-    let facts = if request.held.contains(&(user, version)) { None } else { Some(read(tables, now, account.user)?) };
+    let facts = if held.contains(&(user, version)) { None } else { Some(read(tables, now, account.user)?) };
     Ok(Presentity { user, state: account.state, aces: tables.aces_of(account.user)?, version, facts })
 }
 

@@ -59,6 +59,10 @@ impl Endpoints for Memory {
         Ok(rows.map(|((user, id), row)| (*user, *id, row.expires_at)).collect())
     }
 
+    fn endpoints_at(&mut self, fe: Incarnation) -> Result<u64, Infallible> {
+        Ok(self.endpoints.values().filter(|row| row.flow.fe == fe).count() as u64)
+    }
+
     fn has_rows_of(&mut self, fe: Incarnation) -> Result<bool, Infallible> {
         Ok(self.endpoints.values().any(|row| row.flow.fe == fe)
             || self.interest.keys().any(|(_, of)| *of == fe)

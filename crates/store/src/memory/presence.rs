@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use commpool_model::ids::{Incarnation, Key128, UserId};
+use commpool_model::ids::{Incarnation, Key128, UserId, Version};
 
 use super::{Memory, of_user};
 use crate::engine::presence::Presence;
@@ -35,5 +35,19 @@ impl Presence for Memory {
     fn interest_in(&mut self, user: UserId) -> Result<Vec<Incarnation>, Infallible> {
         let range = (user, Incarnation(0))..=(user, Incarnation(u32::MAX));
         Ok(self.interest.range(range).map(|((_, fe), _)| *fe).collect())
+    }
+
+    fn heads_watched(
+        &mut self,
+        fe: Incarnation,
+        above: Version,
+        limit: usize,
+    ) -> Result<Vec<(UserId, Version)>, Infallible> {
+        let watched =
+            self.heads.iter().filter(|(user, head)| head.version > above && self.interest.contains_key(&(**user, fe)));
+        let mut watched: Vec<_> = watched.map(|(user, head)| (*user, head.version)).collect();
+        watched.sort_unstable_by_key(|(user, version)| (*version, *user));
+        watched.truncate(limit);
+        Ok(watched)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use commpool_model::ids::{Incarnation, Key128, Micros, UserId};
+use commpool_model::ids::{EndpointId, Incarnation, Key128, Micros, UserId};
 
 use super::{Memory, of_user};
 use crate::engine::subscribe::Subscriptions;
@@ -16,6 +16,24 @@ impl Subscriptions for Memory {
 
     fn subscriptions_of(&mut self, watcher: UserId, limit: usize) -> Result<usize, Infallible> {
         Ok(self.subscriptions.range(of_user(watcher)).take(limit).count())
+    }
+
+    fn subscriptions_at(
+        &mut self,
+        endpoint: EndpointId,
+        now: Micros,
+        after: Option<Key128>,
+        limit: usize,
+    ) -> Result<Vec<SubscriptionRow>, Infallible> {
+        let rows = self.subscriptions.range(of_user(endpoint.user())).map(|(_, row)| row);
+        let live = rows.filter(|row| row.endpoint == Some(endpoint) && row.expires_at > now);
+        Ok(live.filter(|row| after.is_none_or(|after| row.sub_id > after)).take(limit).cloned().collect())
+    }
+
+    fn owned_elsewhere(&mut self, endpoint: EndpointId, fe: Incarnation, now: Micros) -> Result<u32, Infallible> {
+        let rows = self.subscriptions.range(of_user(endpoint.user())).map(|(_, row)| row);
+        let foreign = rows.filter(|row| row.endpoint == Some(endpoint) && row.fe != fe && row.expires_at > now);
+        Ok(u32::try_from(foreign.count()).unwrap_or(u32::MAX))
     }
 
     fn put_subscription(&mut self, row: &SubscriptionRow) -> Result<(), Infallible> {

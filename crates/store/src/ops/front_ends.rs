@@ -1,6 +1,6 @@
-//! Front ends: start, lease, stop.
+//! Front ends: start, lease, stop, reaping, listing.
 
-use commpool_model::ids::Incarnation;
+use commpool_model::ids::{Incarnation, Micros};
 
 /// A front end starts. `start_id` makes a repeat harmless.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,10 +73,14 @@ pub enum Renewed {
     Held {
         /// Milliseconds left.
         ms_left: u64,
+        /// The store's clock: pool time.
+        now: Micros,
         /// Epoch of the soft data.
         epoch: u64,
-        /// Live front ends.
+        /// Front ends that nobody has reaped, in ascending order.
         live: Vec<FrontEnd>,
+        /// Of these, the ones whose lease has run out, in ascending order: to be reaped.
+        expired: Vec<Incarnation>,
     },
     /// Reaped or unknown: close all flows and start anew.
     Gone,
@@ -92,3 +96,58 @@ pub struct Stop {
 /// The answer to [`Stop`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stopped;
+
+/// A front end whose lease has run out is declared dead: its writes are refused and its endpoints count as lost from
+/// now. Nothing else is touched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reap {
+    /// Who asks; another than `target`.
+    pub by: Incarnation,
+    /// Who is to be dead.
+    pub target: Incarnation,
+}
+
+/// The answer to [`Reap`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reaped {
+    /// It is dead, now or since before.
+    Done,
+    /// Its lease holds.
+    Alive,
+    /// A write of it is under way: ask again.
+    Busy,
+    /// Who asks is dead himself.
+    Gone,
+}
+
+/// Asks for all front ends that are remembered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct List;
+
+/// The answer to [`List`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listed {
+    /// Dead ones too, in ascending order of their incarnations.
+    pub front_ends: Vec<Status>,
+}
+
+/// A front end as an administrator sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Its incarnation.
+    pub fe: Incarnation,
+    /// Name of the pod or machine.
+    pub pod: String,
+    /// Address other front ends dial.
+    pub address: String,
+    /// Version and commit.
+    pub build: String,
+    /// What it is doing.
+    pub state: State,
+    /// Milliseconds its lease still holds, 0 if it has run out.
+    pub lease_ms: u64,
+    /// Milliseconds since it died; `None`: alive.
+    pub dead_ms: Option<u64>,
+    /// Endpoint rows that name it, lost and expired ones too.
+    pub endpoints: u64,
+}

@@ -4,10 +4,13 @@
 //! status with facts; verdicts, aggregation and routing are `commpool-model`'s.
 
 pub mod accounts;
+pub mod adopt;
+pub mod assert;
 pub mod credentials;
 pub mod endpoints;
 pub mod front_ends;
 pub mod presence;
+pub mod pull;
 pub mod register;
 pub mod route;
 pub mod subscribe;
@@ -127,6 +130,18 @@ operations! {
     AccountsFind(accounts::Find => accounts::Page): Read, "accounts_find";
     /// Accounts changed since a mark, whoever changed them.
     AccountsChanged(accounts::ChangedSince => accounts::Changed): Read, "accounts_changed";
+    /// A front end whose lease has run out is declared dead.
+    Reap(front_ends::Reap => front_ends::Reaped): Soft, "reap";
+    /// All front ends that are remembered.
+    FrontEnds(front_ends::List => front_ends::Listed): Read, "front_ends";
+    /// Changes of those whom a front end watches.
+    Pull(pull::Pull => pull::Pulled): Read, "pull";
+    /// What a front end holds, said again after some of it was lost.
+    Assert(assert::Assert => assert::Asserted): Soft, "assert";
+    /// The dialogs of an endpoint that came back at another front end.
+    Adopt(adopt::Adopt => adopt::Adopted): Soft, "adopt";
+    /// Lifetimes and numbers of dialogs.
+    Flush(adopt::Flush => subscribe::Ended): Soft, "flush";
     /// Whether the store can be written, and its schema.
     Health(HealthRequest => Health): Read, "health";
 }

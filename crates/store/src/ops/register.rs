@@ -81,6 +81,9 @@ pub struct Done {
     pub touched: Vec<Touched>,
     /// The user's presence as it is now: set where it changed (first or last endpoint, publications gone with one).
     pub change: Option<PresenceChange>,
+    /// Dialogs of endpoints of this request that another front end owns and the client still knows, since the REGISTER
+    /// before had the same Call-ID: to be adopted. Counted only where an endpoint came to another flow.
+    pub adoptable: u32,
 }
 
 /// What happened to one Contact.

@@ -123,7 +123,7 @@ pub struct Unwatch {
     pub users: Vec<UserRef>,
 }
 
-/// The answer to [`End`] and [`Unwatch`].
+/// The answer to [`End`], [`Unwatch`] and [`Flush`](super::adopt::Flush).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// Done.

@@ -67,6 +67,11 @@ impl Endpoints for Transaction<'_> {
         })
     }
 
+    fn endpoints_at(&mut self, fe: Incarnation) -> rusqlite::Result<u64> {
+        let count = self.one("select count(*) from endpoint where fe = ?1", [fe.0], |row| Columns::of(row).int())?;
+        Ok(count.unwrap_or(0))
+    }
+
     fn has_rows_of(&mut self, fe: Incarnation) -> rusqlite::Result<bool> {
         let sql = "select exists (select 1 from endpoint where fe = ?1)
                        or exists (select 1 from interest where fe = ?1)

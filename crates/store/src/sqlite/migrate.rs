@@ -9,7 +9,10 @@ use super::open::{self, Use};
 use crate::error::StoreError;
 
 /// Name and text of each migration; the first brings the schema to version 1.
-const MIGRATIONS: &[(&str, &str)] = &[("0001_pool", include_str!("migrations/0001_pool.sql"))];
+const MIGRATIONS: &[(&str, &str)] = &[
+    ("0001_pool", include_str!("migrations/0001_pool.sql")),
+    ("0002_refreshed", include_str!("migrations/0002_refreshed.sql")),
+];
 
 /// How long another migration may take.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -100,4 +100,18 @@ impl Presence for Transaction<'_> {
         let sql = "select fe from interest where user_id = ?1 order by fe";
         self.all(sql, [int(user.0)], |row| Columns::of(row).fe())
     }
+
+    fn heads_watched(
+        &mut self,
+        fe: Incarnation,
+        above: Version,
+        limit: usize,
+    ) -> rusqlite::Result<Vec<(UserId, Version)>> {
+        let sql = "select user_id, version from interest join presence using (user_id)
+                   where fe = ?1 and version > ?2 order by version, user_id limit ?3";
+        self.all(sql, (fe.0, int(above.0), int(limit as u64)), |row| {
+            let mut columns = Columns::of(row);
+            Ok((columns.user()?, Version(columns.int()?)))
+        })
+    }
 }

@@ -14,7 +14,7 @@ macro_rules! endpoints {
     ($rest:literal) => {
         concat!(
             "select endpoint_id, binding_key, fe, serial, transport, remote, lost_at, expires_at, registered_at, ",
-            "origin, call_id, cseq, q, contact, contact_value, path, instance, reg_id, agent from endpoint ",
+            "refreshed_at, origin, call_id, cseq, q, contact, contact_value, path, instance, reg_id, agent from endpoint ",
             $rest
         )
     };
@@ -39,6 +39,7 @@ pub(super) fn endpoint(row: &Row<'_>) -> rusqlite::Result<EndpointRow> {
         lost_at: columns.maybe_micros()?,
         expires_at: columns.micros()?,
         registered_at: columns.micros()?,
+        refreshed_at: columns.micros()?,
         origin: columns.get().map(Origin)?,
         call_id: columns.get()?,
         cseq: columns.get()?,
@@ -57,14 +58,14 @@ const REFRESH: &str = "
     update endpoint set
         binding_key = ?3, serial = ?5, transport = ?6, remote = ?7, expires_at = ?9, registered_at = ?10, origin = ?11,
         call_id = ?12, cseq = ?13, q = ?14, contact = ?15, contact_value = ?16, path = ?17, instance = ?18,
-        reg_id = ?19, agent = ?20
+        reg_id = ?19, agent = ?20, refreshed_at = ?21
     where user_id = ?1 and endpoint_id = ?2 and fe = ?4 and lost_at is ?8";
 
 const REPLACE: &str = "
     insert or replace into endpoint
         (user_id, endpoint_id, binding_key, fe, serial, transport, remote, lost_at, expires_at, registered_at, origin,
-         call_id, cseq, q, contact, contact_value, path, instance, reg_id, agent)
-    values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)";
+         call_id, cseq, q, contact, contact_value, path, instance, reg_id, agent, refreshed_at)
+    values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)";
 
 impl Bindings for Transaction<'_> {
     fn endpoints_of(&mut self, user: UserId) -> rusqlite::Result<Vec<EndpointRow>> {
@@ -94,6 +95,7 @@ impl Bindings for Transaction<'_> {
             row.instance,
             row.reg_id,
             row.agent,
+            int(row.refreshed_at.0),
         ];
         // Most rows are refreshed where they are. To set a column anew writes its index anew, even to the same value.
         if self.execute(REFRESH, parameters)? == 0 {

@@ -1,6 +1,6 @@
 //! Subscription dialogs and who watches whom.
 
-use commpool_model::ids::{Incarnation, Key128, Micros, Origin, UserId};
+use commpool_model::ids::{EndpointId, Incarnation, Key128, Micros, Origin, UserId};
 use rusqlite::{Row, params};
 
 use super::tables::Transaction;
@@ -8,6 +8,17 @@ use super::values::{Columns, bits, int, joined};
 use crate::engine::subscribe::Subscriptions;
 use crate::ops::subscribe::{Dialog, Kind};
 use crate::rows::SubscriptionRow;
+
+/// Columns of a dialog in the order in which [`subscription`] reads them.
+macro_rules! subscriptions {
+    ($rest:literal) => {
+        concat!(
+            "select user_id, sub_id, fe, origin, endpoint_id, kind, presentities, expires_at, cseq, call_id, ",
+            "local_tag, remote_tag, remote_cseq, contact, route, event_id from subscription ",
+            $rest
+        )
+    };
+}
 
 fn kind(code: u8) -> Option<Kind> {
     (code == Kind::Presence as u8).then_some(Kind::Presence)
@@ -39,10 +50,30 @@ fn subscription(row: &Row<'_>) -> rusqlite::Result<SubscriptionRow> {
 
 impl Subscriptions for Transaction<'_> {
     fn subscription(&mut self, watcher: UserId, id: Key128) -> rusqlite::Result<Option<SubscriptionRow>> {
-        let sql = "select user_id, sub_id, fe, origin, endpoint_id, kind, presentities, expires_at, cseq, call_id,
-                   local_tag, remote_tag, remote_cseq, contact, route, event_id
-                   from subscription where user_id = ?1 and sub_id = ?2";
-        self.one(sql, (int(watcher.0), id.0), subscription)
+        self.one(subscriptions!("where user_id = ?1 and sub_id = ?2"), (int(watcher.0), id.0), subscription)
+    }
+
+    fn subscriptions_at(
+        &mut self,
+        endpoint: EndpointId,
+        now: Micros,
+        after: Option<Key128>,
+        limit: usize,
+    ) -> rusqlite::Result<Vec<SubscriptionRow>> {
+        let sql = subscriptions!(
+            "where user_id = ?1 and endpoint_id = ?2 and expires_at > ?3 and sub_id > ?4 order by sub_id limit ?5"
+        );
+        // A blob is above every shorter one that it begins with: the empty one is below all.
+        let after = after.map_or(Vec::new(), |key| key.0.to_vec());
+        let of = (int(endpoint.user().0), bits(endpoint), int(now.0), after, int(limit as u64));
+        self.all(sql, of, subscription)
+    }
+
+    fn owned_elsewhere(&mut self, endpoint: EndpointId, fe: Incarnation, now: Micros) -> rusqlite::Result<u32> {
+        let sql = "select count(*) from subscription
+                   where user_id = ?1 and endpoint_id = ?2 and fe <> ?3 and expires_at > ?4";
+        let of = (int(endpoint.user().0), bits(endpoint), fe.0, int(now.0));
+        Ok(self.one(sql, of, |row| row.get(0))?.unwrap_or(0))
     }
 
     fn subscriptions_of(&mut self, watcher: UserId, limit: usize) -> rusqlite::Result<usize> {

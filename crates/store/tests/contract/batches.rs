@@ -6,7 +6,9 @@ use commpool_store::ops::accounts::{Put, PutReply};
 use commpool_store::ops::credentials::Verifier;
 use commpool_store::ops::presence::Published;
 use commpool_store::ops::register::{Change, Contacts, Reply};
-use commpool_store::ops::{Class, HealthRequest, Operation, Outcome, accounts, endpoints, front_ends, route};
+use commpool_store::ops::{
+    Class, HealthRequest, Operation, Outcome, accounts, assert, endpoints, front_ends, pull, route,
+};
 use commpool_store::{SCHEMA, StoreError};
 
 use crate::bench::{Bench, Registration, binding, contract, flow, publication};
@@ -76,6 +78,10 @@ fn what_breaks_a_bound_is_refused_before_it_is_queued(b: &Bench) {
         ("address", Put::Add { address: "alice".to_owned(), display_name: String::new() }.into()),
         ("target", route::Request { target: "a\0b".to_owned(), sender: String::new() }.into()),
         ("presentities", subscription(alice, fe, 1, &[]).into()),
+        ("target", front_ends::Reap { by: fe, target: fe }.into()),
+        ("limit", pull::Pull { fe, cursor: None, limit: 0 }.into()),
+        ("dialogs", crate::adopt::flush(fe, &[(alice, 1), (alice, 1)]).into()),
+        ("interest", assert::Assert { interest: vec![alice; 1001], ..crate::assert::nothing(fe) }.into()),
         ("label", {
             let mut put = password("alice", "", "aa");
             put.label.clear();
@@ -160,6 +166,12 @@ fn the_class_of_every_operation() {
         (Class::Durable, Put::Add { address: address(), display_name: String::new() }.into()),
         (Class::Read, accounts::Find::default().into()),
         (Class::Read, accounts::ChangedSince::default().into()),
+        (Class::Soft, front_ends::Reap { by: fe, target: fe }.into()),
+        (Class::Read, front_ends::List.into()),
+        (Class::Read, pull::Pull { fe, cursor: None, limit: 1 }.into()),
+        (Class::Soft, crate::assert::nothing(fe).into()),
+        (Class::Soft, crate::adopt::adoption(commpool_model::ids::EndpointId(1), fe).into()),
+        (Class::Soft, commpool_store::ops::adopt::Flush { fe, dialogs: vec![] }.into()),
         (Class::Read, HealthRequest.into()),
     ];
     assert_eq!(all.len(), Operation::NAMES.len(), "every operation stands here");

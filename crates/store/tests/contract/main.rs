@@ -1,12 +1,16 @@
 //! What every backend of the store keeps to: one suite, run on each of them.
 
 mod accounts;
+mod adopt;
+mod assert;
 mod batches;
 mod bench;
 mod credentials;
 mod endpoints;
 mod front_ends;
 mod presence;
+mod pull;
+mod reap;
 mod register;
 mod subscribe;
 mod takeover;

@@ -9,7 +9,7 @@ use crate::ops::register::{Binding, Change, Contacts, Request, Touched};
 use crate::rows::{EndpointRow, Life, Lives};
 
 /// Most endpoints of one user.
-const ENDPOINTS: usize = 10;
+pub(crate) const ENDPOINTS: usize = 10;
 
 /// Why nothing at all is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,17 @@ impl Plan {
     /// Rows to write, by endpoint id.
     pub(super) fn written(&self) -> impl Iterator<Item = &EndpointRow> {
         self.rows.iter().filter(|row| self.written.contains(&row.id))
+    }
+
+    /// Endpoints that came to another flow with the Call-ID they had before: the client goes on where it was.
+    pub(super) fn moved<'a>(
+        &'a self,
+        request: &Request,
+        before: &'a [EndpointRow],
+    ) -> impl Iterator<Item = EndpointId> {
+        let moved = |row: &&EndpointRow| row.call_id == request.call_id && !row.same_flow(&request.flow);
+        let written = |row: &&EndpointRow| self.written.contains(&row.id);
+        before.iter().filter(moved).filter(written).map(|row| row.id)
     }
 }
 
@@ -208,6 +219,7 @@ impl Planner<'_> {
             lost_at: None,
             expires_at: self.now.plus_seconds(u64::from(binding.expires)),
             registered_at,
+            refreshed_at: self.now,
             origin: self.request.origin,
             call_id: self.request.call_id.clone(),
             cseq: self.request.cseq,
