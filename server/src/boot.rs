@@ -2,15 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use commpool_model::config::{PoolConfig, TlsFiles};
+use commpool_model::config::{Edition, Peers, PoolConfig, TlsFiles};
 use commpool_sip::limits::Limits;
 use commpool_sip::otid::PoolKey;
-use commpool_store::ops::accounts::ChangedSince;
-use commpool_store::ops::endpoints::Timers;
 use commpool_store::ops::front_ends;
 use commpool_store::{FolderLock, LockError, SqliteOptions, lock_folder};
 use commpool_store::{Store, StoreError, system_clock};
@@ -21,22 +19,22 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock;
-use crate::engine::{Engine, Start};
-use crate::front_end::{FrontEnd, Parts};
+use crate::front_end::{Ended, FrontEnd, Parts};
 use crate::management::{self, Management};
 use crate::metrics::Metrics;
+use crate::peers::identity::{PeerFiles, PeerIdentity, PeerIdentityError};
 use crate::settings::Settings;
+use crate::start::{PeerSide, Starter};
 use crate::transport::listen::{Acceptor, BindError, Bound};
 use crate::transport::tls::{Current, Identity, TlsError};
 use crate::transport::udp::UdpSockets;
-use crate::version;
 
 /// Events of connections that wait for the engine.
 const EVENTS: usize = 8192;
 /// How often configuration and certificate files are looked at.
 const RELOAD: Duration = Duration::from_secs(5);
-/// Rows of timers read at once at start.
-const TIMER_ROWS: u32 = 10_000;
+/// A lone front end finishes open requests within this.
+const FINISH_ALONE: Duration = Duration::from_secs(2);
 /// Everything is closed within this after the engine has ended.
 const CLOSE: Duration = Duration::from_millis(1500);
 
@@ -58,6 +56,9 @@ pub enum BootError {
     /// The certificate cannot be used.
     #[error("tls: {0}")]
     Tls(#[from] TlsError),
+    /// The certificate between front ends cannot be used.
+    #[error("peers: {0}")]
+    Peers(#[from] PeerIdentityError),
     /// The pool's key cannot be read.
     #[error("keyFile {0}: {1}")]
     Key(PathBuf, String),
@@ -75,17 +76,17 @@ pub struct Booted {
     pub bound: Bound,
     management: Option<std::net::TcpListener>,
     store: Store,
-    _lock: FolderLock,
+    _lock: Option<FolderLock>,
     key: PoolKey,
     identity: Option<Identity>,
+    peers: Option<PeerSide>,
     config: PoolConfig,
 }
 
-/// Binds addresses, locks the folder, opens and migrates the store, reads key and certificate: everything that can
-/// fail with a reason an administrator can mend.
+/// Binds addresses, locks the folder, opens the store, reads keys and certificates: everything that can fail with a
+/// reason an administrator can mend. Must run inside a runtime.
 pub fn boot(config: PoolConfig) -> Result<Booted, BootError> {
-    let sqlite = config.store.sqlite.as_ref().ok_or(BootError::Config("store.sqlite is missing"))?;
-    let lock = lock_folder(&sqlite.folder)?;
+    let lock = config.store.sqlite.as_ref().map(|sqlite| lock_folder(&sqlite.folder)).transpose()?;
     let bound = Bound::bind(&config.listeners)?;
     let management = match config.management {
         Some(address) => Some(management::bind(address).map_err(|e| BootError::Management(address, e))?),
@@ -93,8 +94,43 @@ pub fn boot(config: PoolConfig) -> Result<Booted, BootError> {
     };
     let key = pool_key(&config.key_file)?;
     let identity = config.tls.as_ref().map(Identity::load).transpose()?;
-    let store = Store::open_sqlite(&sqlite.folder, &SqliteOptions::default(), system_clock())?;
-    Ok(Booted { bound, management, store, _lock: lock, key, identity, config })
+    let peers = config.peers.as_ref().map(peer_side).transpose()?;
+    let store = open_store(&config)?;
+    Ok(Booted { bound, management, store, _lock: lock, key, identity, peers, config })
+}
+
+fn open_store(config: &PoolConfig) -> Result<Store, BootError> {
+    match (&config.store.sqlite, &config.store.postgres) {
+        (Some(sqlite), _) => Ok(Store::open_sqlite(&sqlite.folder, &SqliteOptions::default(), system_clock())?),
+        (None, Some(_)) => Err(BootError::Config("store.postgres is not there yet")),
+        (None, None) => Err(BootError::Config("store is missing")),
+    }
+}
+
+fn peer_side(peers: &Peers) -> Result<PeerSide, BootError> {
+    let files = PeerFiles {
+        name: peers.server_name.clone(),
+        certificate: peers.certificate_file.clone(),
+        key: peers.key_file.clone(),
+        authority: peers.ca_file.clone(),
+    };
+    let identity = Arc::new(PeerIdentity::load(&files)?);
+    let bind = |error| BindError { transport: "peers", address: peers.listen, error };
+    let listener = std::net::TcpListener::bind(peers.listen).map_err(bind)?;
+    listener.set_nonblocking(true)?;
+    let port = listener.local_addr()?.port();
+    let listener = Arc::new(tokio::net::TcpListener::from_std(listener)?);
+    let own = || {
+        std::env::var("POD_IP").ok().filter(|ip| !ip.is_empty()).map(|ip| match ip.contains(':') {
+            true => format!("[{ip}]:{port}"),
+            false => format!("{ip}:{port}"),
+        })
+    };
+    let given = Some(peers.advertise.clone()).filter(|address| !address.is_empty());
+    let address = given.or_else(own).ok_or(BootError::Config(
+        "peers.advertise is empty and there is no POD_IP: give the address that other front ends dial",
+    ))?;
+    Ok(PeerSide { listener, address, identity })
 }
 
 fn pool_key(path: &Path) -> Result<PoolKey, BootError> {
@@ -126,31 +162,46 @@ impl Booted {
         settings.certificate_names = self.identity.as_ref().map(|i| i.names.clone()).unwrap_or_default();
         let settings = Arc::new(settings);
         let (settings_in, settings_out) = watch::channel(Arc::clone(&settings));
-
-        let (mut engine, fe) = self.engine(&settings, &metrics).await?;
-        self.preload(&mut engine).await?;
+        let management_stop = CancellationToken::new();
+        if let Some(listener) = self.management {
+            tokio::spawn(management::serve(listener, Arc::clone(&management), management_stop.clone()));
+        }
+        let (peers_in, peers) = mpsc::channel(EVENTS);
+        let starter = Starter {
+            store: self.store.clone(),
+            key: self.key,
+            config: self.config.clone(),
+            settings: settings_out.clone(),
+            metrics: Arc::clone(&metrics),
+            management: Arc::clone(&management),
+            peers: self.peers,
+            peers_in,
+        };
+        let Some(started) = starter.until_started(&stop).await? else { return Ok(()) };
         let (events_in, events) = mpsc::channel(EVENTS);
-        let udp = UdpSockets::new(self.bound.udp, limits)?;
-        let parts = Parts {
-            engine,
-            udp,
+        let mut fe = started.engine.incarnation();
+        let mut incoming = started.incoming;
+        let mut front_end = FrontEnd::new(Parts {
+            engine: started.engine,
+            udp: UdpSockets::new(self.bound.udp, limits)?,
             store: self.store.clone(),
             events,
             settings: settings_out,
             heartbeat,
             metrics: Arc::clone(&metrics),
-        };
-        let engine_stop = CancellationToken::new();
-        let engine_task = tokio::spawn(FrontEnd::new(parts).run(engine_stop.clone()));
-
-        let accept_stop = CancellationToken::new();
+            ready: Arc::clone(&management.ready),
+            finish: finish(&self.config),
+            peers,
+            links: started.links,
+        });
+        let accepting = CancellationToken::new();
         let tasks = TaskTracker::new();
         let acceptor = Acceptor {
             engine: events_in,
             serials: Arc::new(AtomicU32::new(1)),
             room: Acceptor::room(),
             tasks: tasks.clone(),
-            stop: accept_stop.clone(),
+            stop: accepting.clone(),
             limits,
         };
         for listener in self.bound.tcp {
@@ -164,25 +215,24 @@ impl Booted {
             }
         }
         drop(acceptor);
-        let management_stop = CancellationToken::new();
-        if let Some(listener) = self.management {
-            tokio::spawn(management::serve(listener, Arc::clone(&management), management_stop.clone()));
-        }
         let reload = Reload { config_file, tls: self.config.tls.clone(), current, metrics, settings: settings_in };
         let reload = tokio::spawn(reload.run());
-        management.ready.store(true, Ordering::Relaxed);
         serving();
 
-        stop.cancelled().await;
-        tracing::info!("ending: no new clients, open requests are finished");
+        while front_end.run(&stop, &accepting).await == Ended::Over {
+            incoming.cancel();
+            let Some(started) = starter.until_started(&stop).await? else { break };
+            (fe, incoming) = (started.engine.incarnation(), started.incoming);
+            front_end.start_anew(started.engine, started.links);
+        }
+        tracing::info!("ended: all requests are finished");
         management.ready.store(false, Ordering::Relaxed);
-        accept_stop.cancel();
-        engine_stop.cancel();
-        let _ = engine_task.await;
+        drop(front_end);
+        incoming.cancel();
         reload.abort();
         tasks.close();
         let _ = tokio::time::timeout(CLOSE, tasks.wait()).await;
-        let _ = self.store.ask(front_ends::Stop { fe }).await;
+        let _ = tokio::time::timeout(CLOSE, self.store.ask(front_ends::Stop { fe })).await;
         self.store.close();
         management_stop.cancel();
         Ok(())
@@ -191,50 +241,15 @@ impl Booted {
     fn management_state(&self, metrics: &Metrics, heartbeat: &Arc<AtomicU64>) -> Arc<Management> {
         let mut registry = Registry::with_prefix("commpool");
         metrics.register(&mut registry);
-        Arc::new(Management { ready: AtomicBool::new(false), heartbeat: Arc::clone(heartbeat), registry })
+        Arc::new(Management::new(Arc::clone(heartbeat), registry))
     }
+}
 
-    async fn engine(
-        &self,
-        settings: &Arc<Settings>,
-        metrics: &Arc<Metrics>,
-    ) -> Result<(Engine, commpool_model::ids::Incarnation), BootError> {
-        let mut start_id = [0; 16];
-        getrandom::fill(&mut start_id).map_err(std::io::Error::other)?;
-        let start = front_ends::Start {
-            pod: std::env::var("HOSTNAME").unwrap_or_else(|_| "localhost".to_owned()),
-            start_id,
-            address: String::new(),
-            build: version::LONG.to_owned(),
-            alone: true,
-        };
-        let started = self.store.ask(start).await?;
-        let accounts = self.store.ask(ChangedSince { cursor: None }).await?.cursor;
-        let pool_seconds = system_clock()().0 / 1_000_000;
-        let engine = Engine::new(Start {
-            fe: started.fe,
-            key: self.key.clone(),
-            settings: Arc::clone(settings),
-            pool_seconds,
-            now: clock::now(),
-            accounts,
-            metrics: Arc::clone(metrics),
-        });
-        Ok((engine, started.fe))
-    }
-
-    /// Rows that were live when the last run ended have timers again.
-    async fn preload(&self, engine: &mut Engine) -> Result<(), BootError> {
-        let mut page = Timers { limit: TIMER_ROWS, ..Timers::default() };
-        loop {
-            let rows = self.store.ask(page).await?;
-            engine.preload(clock::now(), &rows);
-            if !rows.more {
-                return Ok(());
-            }
-            page.after = rows.endpoints.last().map(|(id, _)| *id).or(page.after);
-            page.after_publication = rows.publications.last().map(|(u, id, _)| (*u, *id)).or(page.after_publication);
-        }
+/// From the signal to the end.
+fn finish(config: &PoolConfig) -> Duration {
+    match config.edition {
+        Edition::Standard => FINISH_ALONE,
+        Edition::Enterprise => Duration::from_secs(config.drain.timeout_seconds.into()),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,14 +19,15 @@ use crate::clock;
 use crate::engine::flow::Flow;
 use crate::engine::{Engine, Input, Output};
 use crate::metrics::Metrics;
+use crate::peers::links::Links;
 use crate::settings::Settings;
 use crate::transport::stream::{Event, Sender};
 use crate::transport::udp::UdpSockets;
 
 /// Most inputs of one kind taken in before the others have their turn.
 const BATCH: usize = 256;
-/// Open requests are finished within this after the signal to end.
-const FINISH: Duration = Duration::from_secs(2);
+/// A task that wakes this much later than it was to has stood still: what waits in its buffers is too old.
+const STOOD_STILL: Duration = Duration::from_secs(5);
 /// How often gauges are set.
 const GAUGES: Duration = Duration::from_secs(1);
 
@@ -45,6 +46,20 @@ pub struct FrontEnd {
     heartbeat: Arc<AtomicU64>,
     metrics: Arc<Metrics>,
     gauges_at: Moment,
+    ready: Arc<AtomicBool>,
+    finish: Duration,
+    peers: mpsc::Receiver<Input>,
+    links: Option<Links>,
+    over: bool,
+}
+
+/// Why a front end has stopped serving.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to, and has finished.
+    Finished,
+    /// Its incarnation is over: it starts anew.
+    Over,
 }
 
 /// What a [`FrontEnd`] is made of.
@@ -63,6 +78,14 @@ pub struct Parts {
     pub heartbeat: Arc<AtomicU64>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
+    /// Set to whether new clients are welcome.
+    pub ready: Arc<AtomicBool>,
+    /// Everything is finished within this after the signal to end.
+    pub finish: Duration,
+    /// What other front ends say.
+    pub peers: mpsc::Receiver<Input>,
+    /// Links to them.
+    pub links: Option<Links>,
 }
 
 impl FrontEnd {
@@ -83,19 +106,46 @@ impl FrontEnd {
             heartbeat: parts.heartbeat,
             metrics: parts.metrics,
             gauges_at: Moment::ZERO,
+            ready: parts.ready,
+            finish: parts.finish,
+            peers: parts.peers,
+            links: parts.links,
+            over: false,
         }
     }
 
-    /// Serves until `stop`, then finishes what is open and closes every flow.
-    pub async fn run(mut self, stop: CancellationToken) {
-        while self.turn(&stop).await {}
-        self.engine.drain();
-        let deadline = clock::now() + FINISH;
+    /// Goes on with a new incarnation, after [`Ended::Over`]: no flow, no call and no message of the old one survives.
+    pub fn start_anew(&mut self, engine: Engine, links: Option<Links>) {
+        self.connections.clear();
+        while self.events.try_recv().is_ok() {}
+        while self.replies.try_recv().is_ok() {}
+        while self.peers.try_recv().is_ok() {}
+        self.udp.discard();
+        (self.engine, self.links, self.over, self.armed) = (engine, links, false, None);
+    }
+
+    /// Serves until `stop`, then finishes what is open and lets every flow go; or until its incarnation is over.
+    /// `accepting` is cancelled once no new connections are wanted.
+    pub async fn run(&mut self, stop: &CancellationToken, accepting: &CancellationToken) -> Ended {
+        while !self.over && self.turn(stop).await {}
+        if self.over {
+            self.ready.store(false, Ordering::Relaxed);
+            self.connections.clear();
+            return Ended::Over;
+        }
+        let begun = clock::now();
+        self.engine.drain(begun);
         let never = CancellationToken::new();
-        while !self.engine.idle() && clock::now() < deadline {
+        while !self.over && !self.engine.drained() && clock::now() < begun + self.finish {
+            if !self.engine.accepts() {
+                accepting.cancel();
+            }
             let _ = tokio::time::timeout(Duration::from_millis(100), self.turn(&never)).await;
         }
-        // Dropping the senders closes the connections after what was queued.
+        accepting.cancel();
+        // Clearing the senders closes the connections after what was queued.
+        self.connections.clear();
+        Ended::Finished
     }
 
     /// One turn: waits for something, takes it in, carries out what follows. False: told to stop.
@@ -112,10 +162,22 @@ impl FrontEnd {
                 false
             }
             () = std::future::poll_fn(|cx| {
-                poll(cx, &mut self.events, &mut self.replies, &mut self.udp, self.timer.as_mut(), &mut events, &mut inputs)
+                let sources = Sources {
+                    events: &mut self.events,
+                    replies: &mut self.replies,
+                    peers: &mut self.peers,
+                    udp: &mut self.udp,
+                    timer: self.timer.as_mut(),
+                };
+                sources.poll(cx, &mut events, &mut inputs)
             }) => false,
         };
         let now = clock::now();
+        if self.links.is_some() && self.armed.is_some_and(|at| now.since(at) > STOOD_STILL) {
+            tracing::error!("stood still for seconds: all clients must sign in anew");
+            self.over = true;
+            return !stopped;
+        }
         self.heartbeat.store(now.as_micros(), Ordering::Relaxed);
         for event in events {
             let input = self.event(event);
@@ -128,6 +190,7 @@ impl FrontEnd {
             self.engine.tick(now);
         }
         self.carry_out();
+        self.ready.store(self.engine.ready(now), Ordering::Relaxed);
         if now >= self.gauges_at {
             self.metrics.gauges(self.engine.gauges());
             self.gauges_at = now + GAUGES;
@@ -162,6 +225,7 @@ impl FrontEnd {
 
     fn carry_out(&mut self) {
         let mut calls: Vec<(Operation, Reply)> = Vec::new();
+        let mut refused = Vec::new();
         while let Some(output) = self.engine.poll() {
             match output {
                 Output::Send { flow: flow @ Flow::Udp { .. }, octets } => self.udp.send(flow, &octets),
@@ -182,27 +246,45 @@ impl FrontEnd {
                     });
                     calls.push((*operation, reply));
                 }
+                Output::Frame { fe, frame } => {
+                    if let Some(Err(frame)) = self.links.as_ref().map(|links| links.send(fe, frame)) {
+                        refused.push((fe, frame));
+                    }
+                }
+                Output::Directory(directory) => {
+                    if let Some(links) = &mut self.links {
+                        links.set(&directory);
+                    }
+                }
+                Output::Restart => self.over = true,
             }
         }
         if !calls.is_empty() {
             self.store.submit_many(calls);
         }
+        for (fe, frame) in refused {
+            self.engine.handle(clock::now(), Input::NotTold { fe, frame });
+        }
     }
 }
 
-/// Takes in what is there, from every side; ready if there was anything.
-fn poll(
-    cx: &mut Context<'_>,
-    events_from: &mut mpsc::Receiver<Event>,
-    replies: &mut mpsc::UnboundedReceiver<Input>,
-    udp: &mut UdpSockets,
-    timer: Pin<&mut Sleep>,
-    events: &mut Vec<Event>,
-    inputs: &mut Vec<Input>,
-) -> Poll<()> {
-    let replied = replies.poll_recv_many(cx, inputs, BATCH).is_ready();
-    let happened = events_from.poll_recv_many(cx, events, BATCH).is_ready();
-    let received = udp.poll_receive(cx, inputs).is_ready();
-    let rang = timer.poll(cx).is_ready();
-    if replied || happened || received || rang { Poll::Ready(()) } else { Poll::Pending }
+/// Everything that can wake a front end.
+struct Sources<'a> {
+    events: &'a mut mpsc::Receiver<Event>,
+    replies: &'a mut mpsc::UnboundedReceiver<Input>,
+    peers: &'a mut mpsc::Receiver<Input>,
+    udp: &'a mut UdpSockets,
+    timer: Pin<&'a mut Sleep>,
+}
+
+impl Sources<'_> {
+    /// Takes in what is there, from every side; ready if there was anything.
+    fn poll(self, cx: &mut Context<'_>, events: &mut Vec<Event>, inputs: &mut Vec<Input>) -> Poll<()> {
+        let replied = self.replies.poll_recv_many(cx, inputs, BATCH).is_ready();
+        let told = self.peers.poll_recv_many(cx, inputs, BATCH).is_ready();
+        let happened = self.events.poll_recv_many(cx, events, BATCH).is_ready();
+        let received = self.udp.poll_receive(cx, inputs).is_ready();
+        let rang = self.timer.poll(cx).is_ready();
+        if replied || told || happened || received || rang { Poll::Ready(()) } else { Poll::Pending }
+    }
 }

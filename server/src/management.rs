@@ -1,8 +1,8 @@
 //! Health, readiness and metrics by HTTP, on a port of their own. Nothing here changes state.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use axum::extract::State;
@@ -21,11 +21,27 @@ const STUCK: u64 = 30_000_000;
 #[derive(Debug)]
 pub struct Management {
     /// Whether new clients are welcome: own state only, never the store's.
-    pub ready: AtomicBool,
-    /// When the engine's task last turned, µs of the boot-time clock.
-    pub heartbeat: Arc<AtomicU64>,
-    /// All metrics.
-    pub registry: Registry,
+    pub ready: Arc<AtomicBool>,
+    heartbeat: Arc<AtomicU64>,
+    registry: Registry,
+    waits_for: Mutex<Option<String>>,
+}
+
+impl Management {
+    /// `heartbeat`: when the engine's task last turned, µs of the boot-time clock.
+    pub fn new(heartbeat: Arc<AtomicU64>, registry: Registry) -> Self {
+        Self { ready: Arc::new(AtomicBool::new(false)), heartbeat, registry, waits_for: Mutex::new(None) }
+    }
+
+    /// Why it does not serve yet. While it waits for its store its engine does not turn, and it is well all the same.
+    pub fn waits_for(&self, reason: Option<String>) {
+        self.heartbeat.store(clock::now().as_micros(), Ordering::Relaxed);
+        *self.waits_for.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
+    fn waiting(&self) -> Option<String> {
+        self.waits_for.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// Serves the management port until cancelled.
@@ -60,9 +76,10 @@ async fn health(State(management): State<Arc<Management>>) -> impl IntoResponse 
 
 async fn readiness(State(management): State<Arc<Management>>) -> impl IntoResponse {
     if management.ready.load(Ordering::Relaxed) {
-        (StatusCode::OK, "ready\n")
+        (StatusCode::OK, "ready\n".to_owned())
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+        let reason = management.waiting().map_or_else(|| "not ready\n".to_owned(), |why| format!("not ready: {why}\n"));
+        (StatusCode::SERVICE_UNAVAILABLE, reason)
     }
 }
 

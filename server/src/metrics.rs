@@ -40,6 +40,7 @@ pub struct Metrics {
     store_failures: Counter,
     malformed: Counter,
     rejected: Counter,
+    peers_refused: Counter,
     flows: Family<Transport, Gauge>,
     endpoints: Gauge,
     subscriptions: Gauge,
@@ -58,6 +59,11 @@ impl Metrics {
             "rejected_credentials",
             "Requests with credentials that do not verify",
             self.rejected.clone(),
+        );
+        registry.register(
+            "peers_refused",
+            "Connections refused on the port between front ends",
+            self.peers_refused.clone(),
         );
         registry.register("flows", "Connections and signed-in UDP addresses", self.flows.clone());
         registry.register("endpoints", "Endpoints signed in on this front end", self.endpoints.clone());
@@ -95,6 +101,11 @@ impl Metrics {
     /// Something could not be understood.
     pub fn malformed(&self) {
         self.malformed.inc();
+    }
+
+    /// A connection of somebody who is no front end of this pool.
+    pub fn peer_refused(&self) {
+        self.peers_refused.inc();
     }
 
     /// Credentials did not verify.

@@ -267,6 +267,11 @@ impl Dialog {
         }
     }
 
+    /// An owner before has used numbers up to `cseq`: ours go on above it.
+    pub fn raise(&mut self, cseq: u32) {
+        self.local_cseq = self.local_cseq.max(cseq);
+    }
+
     /// Whether the lifetime granted has passed.
     pub fn is_expired(&self, now: Moment) -> bool {
         self.expires_at <= now

@@ -10,7 +10,7 @@ use anyhow::Context;
 use clap::Args;
 use commpool_model::address::Address;
 use commpool_model::config::{
-    Authentication, DigestAlgorithm, Edition, Listeners, LogConfig, Outward, Policy, PoolConfig, SqliteStore,
+    Authentication, DigestAlgorithm, Drain, Edition, Listeners, LogConfig, Outward, Policy, PoolConfig, SqliteStore,
     StoreConfig,
 };
 use commpool_store::Store;
@@ -72,8 +72,8 @@ pub(super) fn run(arguments: &Arguments) -> Done {
     let own = prepare(&folder, &domain, &addresses)?;
     pki::write_file(&folder.join("config.yaml"), &yaml(&config)?, 0o600)?;
     drop(lock);
-    let booted = boot_or_explain(config, "run", MEND_ADDRESS)?;
     runtime()?.block_on(async {
+        let booted = boot_or_explain(config, MEND_ADDRESS)?;
         let users = users(booted.store(), &folder, wanted, &domain).await?;
         let stop = stop_on_signal().map_err(|e| Failure::new(EXIT_OTHER, e.to_string()))?;
         let shown = Shown { addresses: &addresses, domain: &domain, ca: &own.ca, folder: &folder, users: &users };
@@ -170,7 +170,9 @@ fn config(
             key_file: folder.join("tls.key"),
         }),
         key_file: folder.join("pool.key"),
-        store: StoreConfig { sqlite: Some(SqliteStore { folder: folder.to_owned() }) },
+        store: StoreConfig { sqlite: Some(SqliteStore { folder: folder.to_owned() }), postgres: None },
+        peers: None,
+        drain: Drain::default(),
         authentication: Authentication { digest },
         policy: Policy::default(),
         management: Some(at(first, 2)),

@@ -15,8 +15,8 @@ use crate::ports;
 pub(super) fn serve(path: &Path) -> Done {
     let config = load(path)?;
     start_logs(&config.log);
-    let booted = boot_or_explain(config, "serve", "change listeners or management in the configuration")?;
     runtime()?.block_on(async {
+        let booted = boot_or_explain(config, "change listeners or management in the configuration")?;
         let stop = stop_on_signal().map_err(|e| Failure::new(EXIT_OTHER, e.to_string()))?;
         let watched = Some(path.to_owned());
         booted.serve(watched, stop, || tracing::info!("serving")).await.map_err(|e| explain(&e, ""))
@@ -75,12 +75,8 @@ pub(super) fn stop_on_signal() -> std::io::Result<CancellationToken> {
     Ok(stop)
 }
 
-pub(super) fn boot_or_explain(config: PoolConfig, what: &str, mend: &str) -> Result<Booted, Failure> {
-    // The store's threads are its own, but timers of sockets want a runtime only once they serve.
-    boot::boot(config).map_err(|e| {
-        tracing::debug!(error = %e, what, "does not start");
-        explain(&e, mend)
-    })
+pub(super) fn boot_or_explain(config: PoolConfig, mend: &str) -> Result<Booted, Failure> {
+    boot::boot(config).map_err(|e| explain(&e, mend))
 }
 
 /// Says who holds an address, and what to do about each cause.
@@ -99,7 +95,9 @@ pub(super) fn explain(error: &BootError, mend: &str) -> Failure {
             Failure::new(EXIT_ADDRESS, format!("management {address} {cause}; {mend}"))
         }
         BootError::Folder(_) | BootError::Store(_) => Failure::new(EXIT_DATA, error.to_string()),
-        BootError::Tls(_) | BootError::Key(..) | BootError::Config(_) => Failure::new(EXIT_CONFIG, error.to_string()),
+        BootError::Tls(_) | BootError::Peers(_) | BootError::Key(..) | BootError::Config(_) => {
+            Failure::new(EXIT_CONFIG, error.to_string())
+        }
         BootError::Io(_) => Failure::new(EXIT_OTHER, error.to_string()),
     }
 }

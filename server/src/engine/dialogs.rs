@@ -3,19 +3,21 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use commpool_model::ids::{EndpointId, Key128, UserRef};
+use commpool_model::ids::{EndpointId, Key128, Origin, UserRef};
 use commpool_sip::header::HeaderName;
 use commpool_sip::otid::Otid;
 use commpool_sip::subscription::{After, Dialog, DialogError, Reason, SubState, Subscribe};
 use commpool_sip::time::Moment;
-use commpool_store::ops::subscribe::{Presentity, Reply};
+use commpool_store::ops::assert::HeldSubscription;
+use commpool_store::ops::subscribe::{self as store, Kind, Presentity, Reply};
 
 use super::Engine;
-use super::delivery::Sent;
 use super::flow::Flow;
+use super::holder::Sent;
 use super::pending::Pending;
 use super::upkeep::Due;
 use super::watched::Edition;
+use crate::peers::frame::Frame;
 use crate::services::presence::{self, PIDF};
 use crate::services::subscribe::{self, Wanted};
 use crate::services::{Caller, Refusal, Request};
@@ -24,20 +26,31 @@ use crate::services::{Caller, Refusal, Request};
 const TIMER_F: Duration = Duration::from_secs(32);
 /// Most dialogs of one flow.
 const MAX_ON_FLOW: u32 = 1_000;
+/// A pending subscription asks the store again after this.
+const DECIDE_AGAIN: Duration = Duration::from_secs(2);
+/// Most pending subscriptions.
+const MAX_UNDECIDED: usize = 20_000;
 /// Seconds since 1970 of 2026-01-01, from which first CSeq numbers count.
 const CSEQ_EPOCH: u64 = 1_767_225_600;
 
 /// A dialog and what it has been told.
 #[derive(Debug)]
-struct Subscription {
-    dialog: Dialog,
-    watcher: UserRef,
+pub(super) struct Subscription {
+    pub(super) dialog: Dialog,
+    pub(super) watcher: UserRef,
     watcher_address: String,
-    endpoint: Option<EndpointId>,
+    pub(super) endpoint: Option<EndpointId>,
     flow: Option<Flow>,
-    presentity: UserRef,
+    /// Whom it watches; `None`: the store has not said yet whether it may.
+    presentity: Option<UserRef>,
+    /// His canonical address.
+    address: String,
+    /// Transaction of the last SUBSCRIBE.
+    origin: Origin,
     /// What was sent last; a NOTIFY under way counts.
-    told: Option<Edition>,
+    pub(super) told: Option<Edition>,
+    /// Came from another front end, and its client has not answered us yet.
+    pub(super) adopted: bool,
     /// A NOTIFY waits for its answer.
     under_way: bool,
     /// Something is to be sent after that.
@@ -46,7 +59,38 @@ struct Subscription {
     ending: Option<Reason>,
     /// CSeq was raised once after a refusal of its number.
     raised: bool,
+    /// Its row in the store is behind.
+    changed: bool,
     number: u32,
+}
+
+impl Subscription {
+    pub(super) fn new(
+        dialog: Dialog,
+        caller: &Caller,
+        endpoint: Option<EndpointId>,
+        (presentity, address): (Option<UserRef>, &str),
+        origin: Origin,
+    ) -> Self {
+        Self {
+            dialog,
+            watcher: caller.user,
+            watcher_address: caller.address.clone(),
+            endpoint,
+            flow: None,
+            presentity,
+            address: address.to_owned(),
+            origin,
+            told: None,
+            adopted: false,
+            under_way: false,
+            again: false,
+            ending: None,
+            raised: false,
+            changed: false,
+            number: 0,
+        }
+    }
 }
 
 /// Dialogs by id, flow and endpoint.
@@ -62,6 +106,43 @@ impl Dialogs {
     pub(super) fn len(&self) -> usize {
         self.all.len()
     }
+
+    pub(super) fn knows(&self, id: Key128) -> bool {
+        self.all.contains_key(&id)
+    }
+
+    pub(super) fn get(&self, id: Key128) -> Option<&Subscription> {
+        self.all.get(&id)
+    }
+
+    /// Dialogs of an endpoint.
+    pub(super) fn of(&self, endpoint: EndpointId) -> Vec<Key128> {
+        ids(&self.of_endpoint, &endpoint)
+    }
+
+    /// Number, subject, and what was told last.
+    pub(super) fn progress(&self, id: Key128) -> Option<(u32, Option<UserRef>, Option<Edition>)> {
+        self.all.get(&id).map(|own| (own.dialog.local_cseq(), own.presentity, own.told))
+    }
+
+    /// An owner before had used numbers up to this one. True: the dialog is here.
+    pub(super) fn raise(&mut self, id: Key128, cseq: u32) -> bool {
+        self.all.get_mut(&id).map(|own| own.dialog.raise(cseq)).is_some()
+    }
+
+    /// Dialogs whose rows are behind; they count as told to the store.
+    pub(super) fn take_changed(&mut self) -> Vec<Key128> {
+        let changed = self.all.iter_mut().filter_map(|(id, own)| std::mem::take(&mut own.changed).then_some(*id));
+        changed.collect()
+    }
+}
+
+/// A SUBSCRIBE on its way to the store.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) request: Request,
+    caller: Caller,
+    wanted: Wanted,
 }
 
 fn unfit(error: DialogError) -> Refusal {
@@ -96,7 +177,8 @@ impl Engine {
             if wanted.initial && own.dialog.remote_cseq() == wanted.dialog.remote_cseq {
                 return Err(Refusal::status(482));
             }
-            if !wanted.initial && own.dialog.local_tag() == wanted.dialog.local_tag && own.watcher == caller.user {
+            let decided = own.presentity.is_some();
+            if decided && !wanted.initial && own.dialog.local_tag() == wanted.dialog.local_tag {
                 return self.refresh(now, request, &wanted);
             }
         }
@@ -107,7 +189,8 @@ impl Engine {
         }
         let endpoint = self.endpoint_of(request, caller);
         let write = subscribe::plan(&wanted, request, caller, self.fe, endpoint, held, self.cseq_seconds(now));
-        self.call(now, write, Pending::Subscribe(Box::new(request.clone()), caller.clone(), Box::new(wanted)));
+        let asked = Asked { request: request.clone(), caller: caller.clone(), wanted };
+        self.call(now, write, Pending::Subscribe(Box::new(asked)));
         Ok(())
     }
 
@@ -119,7 +202,8 @@ impl Engine {
             .refresh(now, wanted.dialog.remote_cseq, Some(&wanted.dialog.contact), wanted.expires)
             .map_err(unfit)?;
         let tag = own.dialog.local_tag().to_owned();
-        own.told = None;
+        (own.told, own.changed, own.origin) = (None, true, Origin(request.otid.0));
+        self.start_flush(now);
         self.answer_subscribe(now, request, &tag, wanted.expires);
         self.bind(id, request.flow);
         self.confirmed(now, id, wanted.expires);
@@ -143,25 +227,90 @@ impl Engine {
         }
     }
 
-    pub(super) fn subscribed(&mut self, now: Moment, request: Request, caller: Caller, wanted: Wanted, reply: Reply) {
-        let (cseq, presentity) = match reply {
-            Reply::Done { cseq, mut presentities, .. } => (cseq, presentities.pop().flatten()),
-            Reply::Merged => return self.refuse(now, &request, &Refusal::status(482)),
-            Reply::TooMany => return self.refuse(now, &request, &Refusal::because(403, "Too Many Subscriptions")),
-            Reply::Gone => return self.refuse(now, &request, &Refusal::later("Front End Restarting")),
+    pub(super) fn subscribed(&mut self, now: Moment, asked: Asked, reply: Reply) {
+        let request = &asked.request;
+        let (cseq, owner_before, presentity) = match reply {
+            Reply::Done { cseq, owner_before, mut presentities, .. } => {
+                (cseq, owner_before, presentities.pop().flatten())
+            }
+            Reply::Merged => return self.refuse(now, request, &Refusal::status(482)),
+            Reply::TooMany => return self.refuse(now, request, &Refusal::because(403, "Too Many Subscriptions")),
+            Reply::Gone => return self.refuse(now, request, &Refusal::later("Front End Restarting")),
         };
-        let Some(presentity) = presentity else { return self.refuse(now, &request, &Refusal::status(404)) };
-        let dialog = match self.dialog(now, &request, &wanted, cseq) {
+        if let Some(owner) = owner_before {
+            self.tell(owner, Frame::Disowned(asked.wanted.sub_id));
+        }
+        let decided = self.dialogs.get(asked.wanted.sub_id).is_some_and(|own| own.presentity.is_none());
+        let Some(presentity) = presentity else {
+            if decided {
+                return self.end_dialog(now, asked.wanted.sub_id, Reason::Noresource);
+            }
+            return self.refuse(now, request, &Refusal::status(404));
+        };
+        if decided {
+            return self.decided(now, &asked, presentity);
+        }
+        let dialog = match self.dialog(now, request, &asked.wanted, cseq) {
             Ok(dialog) => dialog,
-            Err(error) => return self.refuse(now, &request, &unfit(error)),
+            Err(error) => return self.refuse(now, request, &unfit(error)),
         };
-        self.answer_subscribe(now, &request, &wanted.dialog.local_tag, wanted.expires);
-        self.make_dialog(&request, &caller, &wanted, dialog, presentity);
-        self.supersede(now, wanted.sub_id);
-        self.confirmed(now, wanted.sub_id, wanted.expires);
+        let expires = asked.wanted.expires;
+        self.answer_subscribe(now, request, &asked.wanted.dialog.local_tag, expires);
+        self.forget_dialog(asked.wanted.sub_id);
+        let user = self.watched.learn(&asked.wanted.presentity, presentity);
+        self.make_dialog(now, &asked, dialog, Some(user));
+        self.supersede(now, asked.wanted.sub_id);
+        self.confirmed(now, asked.wanted.sub_id, expires);
     }
 
-    fn cseq_seconds(&self, now: Moment) -> u64 {
+    /// The store did not answer a SUBSCRIBE. Where it is only away, the subscription is accepted as pending, which is
+    /// true, and decided when the store is back: a refusal would blind some clients for a day.
+    pub(super) fn not_subscribed(&mut self, now: Moment, asked: Asked) {
+        let id = asked.wanted.sub_id;
+        if self.dialogs.get(id).is_some_and(|own| own.presentity.is_none()) {
+            self.undecided.insert(id, asked);
+            return self.timers.set(Due::Decide(id), now + DECIDE_AGAIN);
+        }
+        if !self.unanswered(&asked.request.otid) {
+            return;
+        }
+        let room = self.lease.shared() && self.undecided.len() < MAX_UNDECIDED;
+        let dialog =
+            self.dialog(now, &asked.request, &asked.wanted, 0).ok().filter(|_| room && asked.wanted.expires > 0);
+        let Some(dialog) = dialog else {
+            return self.refuse(now, &asked.request, &Refusal::later("Store Not Available"));
+        };
+        self.answer_subscribe(now, &asked.request, &asked.wanted.dialog.local_tag, asked.wanted.expires);
+        self.forget_dialog(id);
+        self.make_dialog(now, &asked, dialog, None);
+        self.confirmed(now, id, asked.wanted.expires);
+        self.undecided.insert(id, asked);
+        self.timers.set(Due::Decide(id), now + DECIDE_AGAIN);
+    }
+
+    /// Asks the store again about a pending subscription.
+    pub(super) fn decide(&mut self, now: Moment, id: Key128) {
+        let Some(asked) = self.undecided.remove(&id) else { return };
+        let Some(own) = self.dialogs.get(id).filter(|own| own.presentity.is_none()) else { return };
+        let (endpoint, held) = (own.endpoint, self.watched.held(&asked.wanted.presentity));
+        let seconds = self.cseq_seconds(now);
+        let write = subscribe::plan(&asked.wanted, &asked.request, &asked.caller, self.fe, endpoint, held, seconds);
+        self.call(now, write, Pending::Subscribe(Box::new(asked)));
+    }
+
+    fn decided(&mut self, now: Moment, asked: &Asked, presentity: Presentity) {
+        let id = asked.wanted.sub_id;
+        let user = self.watched.learn(&asked.wanted.presentity, presentity);
+        self.watched.watch(user, id);
+        self.timers.clear(&Due::Unwatch(user));
+        if let Some(own) = self.dialogs.all.get_mut(&id) {
+            (own.presentity, own.told, own.changed) = (Some(user), None, true);
+        }
+        self.start_flush(now);
+        self.notify(now, id);
+    }
+
+    pub(super) fn cseq_seconds(&self, now: Moment) -> u64 {
         self.pool_seconds(now).saturating_sub(CSEQ_EPOCH)
     }
 
@@ -189,39 +338,26 @@ impl Engine {
         )
     }
 
-    fn make_dialog(
-        &mut self,
-        request: &Request,
-        caller: &Caller,
-        wanted: &Wanted,
-        dialog: Dialog,
-        presentity: Presentity,
-    ) {
-        self.forget_dialog(wanted.sub_id);
-        let user = self.watched.learn(&wanted.presentity, presentity);
-        let subscription = Subscription {
-            dialog,
-            watcher: caller.user,
-            watcher_address: caller.address.clone(),
-            endpoint: self.endpoint_of(request, caller),
-            flow: None,
-            presentity: user,
-            told: None,
-            under_way: false,
-            again: false,
-            ending: None,
-            raised: false,
-            number: 0,
-        };
-        let id = wanted.sub_id;
-        if let Some(endpoint) = subscription.endpoint {
+    fn make_dialog(&mut self, now: Moment, asked: &Asked, dialog: Dialog, presentity: Option<UserRef>) {
+        let Asked { request, caller, wanted } = asked;
+        let endpoint = self.endpoint_of(request, caller);
+        let own = Subscription::new(dialog, caller, endpoint, (presentity, &wanted.presentity), Origin(request.otid.0));
+        self.insert_dialog(now, wanted.sub_id, own, request.flow, wanted.expires);
+    }
+
+    pub(super) fn insert_dialog(&mut self, now: Moment, id: Key128, own: Subscription, flow: Flow, expires: u32) {
+        if let Some(endpoint) = own.endpoint {
             self.dialogs.of_endpoint.entry(endpoint).or_default().insert(id);
         }
-        self.dialogs.of_watcher.entry(caller.user).or_default().insert(id);
-        self.dialogs.all.insert(id, subscription);
-        self.watched.watch(user, id);
-        self.timers.clear(&Due::Unwatch(user));
-        self.bind(id, request.flow);
+        self.dialogs.of_watcher.entry(own.watcher).or_default().insert(id);
+        let presentity = own.presentity;
+        self.dialogs.all.insert(id, own);
+        if let Some(user) = presentity {
+            self.watched.watch(user, id);
+            self.timers.clear(&Due::Unwatch(user));
+        }
+        self.timers.set(Due::Subscription(id), now + Duration::from_secs(expires.into()));
+        self.bind(id, flow);
     }
 
     /// A second dialog of one endpoint for one resource replaces those that have no flow any more.
@@ -296,8 +432,14 @@ impl Engine {
     /// Sends what a dialog has not been told yet, if it may go now.
     pub(super) fn notify(&mut self, now: Moment, id: Key128) {
         let Some(own) = self.dialogs.all.get_mut(&id) else { return };
-        let Some(target) = self.watched.get(own.presentity) else { return };
-        let news = own.told != Some(target.edition) || own.ending.is_some();
+        let edition = match own.presentity {
+            Some(user) => match self.watched.get(user) {
+                Some(target) => target.edition,
+                None => return,
+            },
+            None => Edition::default(),
+        };
+        let news = own.told != Some(edition) || own.ending.is_some();
         let Some(flow) = own.flow.filter(|_| news) else { return };
         if own.under_way {
             own.again = true;
@@ -309,31 +451,40 @@ impl Engine {
             self.timers.set(Due::Notify(id), when);
             return;
         }
-        let Some((branch, octets)) = self.notification(now, id, flow) else { return };
+        let Some((branch, octets)) = self.notification(now, id, flow, edition) else { return };
         if !self.start_sent(now, flow, &branch, octets, now + TIMER_F, Sent::Notify(id)) {
             self.timers.set(Due::Notify(id), now + Duration::from_secs(1));
         }
     }
 
     /// The NOTIFY itself: the state the watcher may see.
-    fn notification(&mut self, now: Moment, id: Key128, flow: Flow) -> Option<(String, bytes::Bytes)> {
+    fn notification(
+        &mut self,
+        now: Moment,
+        id: Key128,
+        flow: Flow,
+        edition: Edition,
+    ) -> Option<(String, bytes::Bytes)> {
         let name = self.name_towards(flow)?;
         let own = self.dialogs.all.get_mut(&id)?;
-        let target = self.watched.get(own.presentity)?;
-        let (edition, address) = (target.edition, target.address.clone());
-        let visible = subscribe::visible(&self.settings, &own.watcher_address, target.state, &target.aces);
-        let shown = self.watched.shown(own.presentity)?;
+        let target = own.presentity.and_then(|user| self.watched.get(user));
+        let visible = target
+            .filter(|t| subscribe::visible(&self.settings, &own.watcher_address, t.state, &t.aces))
+            .map(|t| t.shown());
         let hidden;
-        let body = match (visible, flow.reliable()) {
-            (true, true) => shown.full.as_slice(),
-            (true, false) if shown.full.len() <= presence::UDP_BODY => shown.full.as_slice(),
-            (true, false) => shown.short.as_slice(),
-            (false, _) => {
-                hidden = presence::offline(&address);
+        let body = match &visible {
+            Some(shown) if flow.reliable() || shown.full.len() <= presence::UDP_BODY => shown.full.as_slice(),
+            Some(shown) => shown.short.as_slice(),
+            None => {
+                hidden = presence::offline(&own.address);
                 hidden.as_slice()
             }
         };
-        let state = own.ending.map_or(SubState::Active, SubState::Terminated);
+        let state = match (own.ending, own.presentity) {
+            (Some(reason), _) => SubState::Terminated(reason),
+            (None, Some(_)) => SubState::Active,
+            (None, None) => SubState::Pending,
+        };
         own.number += 1;
         let branch = self.key.branch(self.fe.0, &Otid(id.0), u64::from(own.number), 0);
         let octets = own.dialog.notify(now, &name.via(&branch), &name.contact(), state, Some((PIDF, body)));
@@ -350,10 +501,12 @@ impl Engine {
             return self.close_dialog(now, id);
         }
         match own.dialog.answer(status) {
-            After::Keep => {}
+            After::Keep => own.adopted &= status / 100 != 2,
             After::End => {
                 tracing::debug!(watcher = own.watcher_address, status, "subscription ended by its client");
-                return self.close_dialog(now, id);
+                let (adopted, endpoint) = (own.adopted, own.endpoint);
+                self.close_dialog(now, id);
+                return self.probe_failed(now, adopted, endpoint);
             }
             After::RetryHigherCSeq if !own.raised => {
                 (own.raised, own.again, own.told) = (true, true, None);
@@ -363,6 +516,44 @@ impl Engine {
         if std::mem::take(&mut own.again) {
             self.notify(now, id);
         }
+    }
+
+    /// A client that does not know one of the dialogs that came with its endpoint has started anew: it knows none.
+    fn probe_failed(&mut self, now: Moment, adopted: bool, endpoint: Option<EndpointId>) {
+        let Some(endpoint) = endpoint.filter(|_| adopted) else { return };
+        for id in self.dialogs.of(endpoint) {
+            if self.dialogs.get(id).is_some_and(|own| own.adopted) {
+                self.close_dialog(now, id);
+            }
+        }
+    }
+
+    /// What is owned here, to be said again to a store that lost it.
+    pub(super) fn dialog_assertions(&self, now: Moment) -> Vec<HeldSubscription> {
+        let assertion = |(id, own): (&Key128, &Subscription)| {
+            own.presentity?;
+            let d = &own.dialog;
+            Some(HeldSubscription {
+                watcher: own.watcher,
+                sub_id: *id,
+                origin: own.origin,
+                endpoint: own.endpoint,
+                kind: Kind::Presence,
+                presentities: vec![own.address.clone()],
+                expires: u32::try_from(d.remaining(now)).unwrap_or(u32::MAX),
+                cseq: d.local_cseq(),
+                dialog: store::Dialog {
+                    call_id: d.call_id().to_owned(),
+                    local_tag: d.local_tag().to_owned(),
+                    remote_tag: d.remote_tag().to_owned(),
+                    remote_cseq: d.remote_cseq(),
+                    contact: d.remote_target().to_owned(),
+                    route: d.route_set().to_vec(),
+                    event_id: d.event_id().unwrap_or_default().to_owned(),
+                },
+            })
+        };
+        self.dialogs.all.iter().filter_map(assertion).collect()
     }
 
     /// Timer F on a live flow ends the subscription (RFC 6665 §4.2.2).
@@ -382,7 +573,7 @@ impl Engine {
     }
 
     /// Ends a dialog with a last NOTIFY, where there is a flow for it.
-    fn end_dialog(&mut self, now: Moment, id: Key128, reason: Reason) {
+    pub(super) fn end_dialog(&mut self, now: Moment, id: Key128, reason: Reason) {
         let Some(own) = self.dialogs.all.get_mut(&id) else { return };
         if own.flow.is_none() {
             return self.close_dialog(now, id);
@@ -410,15 +601,19 @@ impl Engine {
         let Some((watcher, presentity)) = self.forget_dialog(id) else { return };
         self.ended.push((watcher, id));
         self.timers.set_if_absent(Due::Flush, now);
-        if self.watched.leave(presentity, id) {
+        if let Some(presentity) = presentity
+            && self.watched.leave(presentity, id)
+        {
             self.unwatch_later(now, presentity);
         }
     }
 
-    fn forget_dialog(&mut self, id: Key128) -> Option<(UserRef, UserRef)> {
+    pub(super) fn forget_dialog(&mut self, id: Key128) -> Option<(UserRef, Option<UserRef>)> {
         let own = self.dialogs.all.remove(&id)?;
         self.timers.clear(&Due::Subscription(id));
         self.timers.clear(&Due::Notify(id));
+        self.timers.clear(&Due::Decide(id));
+        self.undecided.remove(&id);
         if let Some(endpoint) = own.endpoint {
             drop_from(&mut self.dialogs.of_endpoint, &endpoint, id);
         }

@@ -73,7 +73,7 @@ impl Engine {
         if !foreign.is_empty() {
             return Some(Refusal::status(420).with(HeaderName::Unsupported, foreign.join(", ")));
         }
-        if self.draining {
+        if self.closing() {
             return Some(Refusal::later("Shutting Down"));
         }
         self.loops(request).then(|| Refusal::status(482))

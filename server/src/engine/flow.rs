@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 
-use commpool_model::ids::{EndpointId, UserRef};
+use commpool_model::ids::{EndpointId, Incarnation, UserRef};
 use commpool_sip::time::Moment;
 use commpool_store::ops::Transport;
 
@@ -58,6 +58,10 @@ pub struct FlowState {
     pub dialogs: u32,
     /// Last octet either way.
     pub last_traffic: Moment,
+    /// Another front end saw this UDP address last: only it can reach it now.
+    pub through: Option<Incarnation>,
+    /// We are closing it because we leave.
+    pub shed: bool,
 }
 
 /// Most users of one flow: a gateway may carry some, a connection is no trunk.
@@ -73,6 +77,7 @@ pub struct Flows {
     states: HashMap<Flow, FlowState>,
     by_serial: HashMap<u32, Flow>,
     by_user: HashMap<UserRef, BTreeSet<Flow>>,
+    by_remote: HashMap<SocketAddr, Flow>,
     next_udp: u32,
 }
 
@@ -112,7 +117,12 @@ impl Flows {
             endpoints: BTreeSet::new(),
             dialogs: 0,
             last_traffic: now,
+            through: None,
+            shed: false,
         };
+        if let Flow::Udp { remote, .. } = flow {
+            self.by_remote.insert(remote, flow);
+        }
         self.states.insert(flow, state);
         self.by_serial.insert(serial, flow);
     }
@@ -125,6 +135,26 @@ impl Flows {
     /// A flow's state, to change.
     pub fn get_mut(&mut self, flow: Flow) -> Option<&mut FlowState> {
         self.states.get_mut(&flow)
+    }
+
+    /// The UDP flow of a remote address.
+    pub fn udp_of(&self, remote: SocketAddr) -> Option<Flow> {
+        self.by_remote.get(&remote).copied()
+    }
+
+    /// Whether we are closing a flow because we leave.
+    pub fn is_shed(&self, flow: Flow) -> bool {
+        self.states.get(&flow).is_some_and(|state| state.shed)
+    }
+
+    /// Whether there is no flow.
+    pub fn is_empty(&self) -> bool {
+        self.states.is_empty()
+    }
+
+    /// Every flow.
+    pub fn iter(&self) -> impl Iterator<Item = (Flow, &FlowState)> {
+        self.states.iter().map(|(flow, state)| (*flow, state))
     }
 
     /// The flow of a serial number.
@@ -172,6 +202,11 @@ impl Flows {
     pub fn close(&mut self, flow: Flow) -> Option<FlowState> {
         let state = self.states.remove(&flow)?;
         self.by_serial.remove(&state.serial);
+        if let Flow::Udp { remote, .. } = flow
+            && self.by_remote.get(&remote) == Some(&flow)
+        {
+            self.by_remote.remove(&remote);
+        }
         for user in state.users.keys() {
             self.unlink(*user, flow);
         }

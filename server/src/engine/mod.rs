@@ -1,11 +1,16 @@
 //! The engine: one front end's protocol as a state machine without I/O. Inputs carry the time; outputs are values.
 
+mod adoption;
 mod auth;
-mod delivery;
 mod dialogs;
+mod drain;
 mod edge;
 pub mod flow;
+mod forks;
+mod holder;
+mod lease;
 mod logins;
+mod peers;
 mod pending;
 mod publications;
 mod registrations;
@@ -25,18 +30,26 @@ use commpool_sip::otid::PoolKey;
 use commpool_sip::time::Moment;
 use commpool_sip::transaction::ServerTransactions;
 use commpool_store::StoreError;
+use commpool_store::ops::front_ends::FrontEnd;
 use commpool_store::ops::{Operation, Outcome};
 
-use self::delivery::Deliveries;
-use self::dialogs::Dialogs;
+use self::adoption::ToldBefore;
+use self::dialogs::{Asked, Dialogs};
+use self::drain::Draining;
+pub use self::drain::Pace;
 use self::flow::{Flow, FlowInfo, Flows};
+use self::forks::Forks;
+use self::holder::Holder;
+use self::lease::Lease;
 use self::logins::Logins;
+use self::peers::Peers;
 use self::pending::Pendings;
 use self::registrations::Registrations;
 use self::timers::Timers;
 use self::upkeep::Due;
 use self::watched::Watched;
 use crate::metrics::Metrics;
+use crate::peers::frame::Frame;
 use crate::settings::{PoolName, Settings, info_of};
 
 /// Most open server transactions.
@@ -94,6 +107,27 @@ pub enum Input {
     },
     /// The configuration or the certificate changed.
     Settings(Arc<Settings>),
+    /// A link to another front end works, or does not any more.
+    Link {
+        /// Which.
+        fe: Incarnation,
+        /// Whether it works.
+        up: bool,
+    },
+    /// Another front end says something.
+    Frame {
+        /// Who.
+        from: Incarnation,
+        /// What.
+        frame: Frame,
+    },
+    /// A frame could not be sent: the link's queue is full.
+    NotTold {
+        /// To whom.
+        fe: Incarnation,
+        /// What.
+        frame: Frame,
+    },
 }
 
 /// Something to be done outside.
@@ -118,6 +152,17 @@ pub enum Output {
         /// The call.
         operation: Box<Operation>,
     },
+    /// Tell another front end something.
+    Frame {
+        /// Whom.
+        fe: Incarnation,
+        /// What.
+        frame: Frame,
+    },
+    /// These are the other front ends now: keep links to them and to nobody else.
+    Directory(Vec<FrontEnd>),
+    /// This incarnation is over: close every flow without reading what is buffered, and start anew.
+    Restart,
 }
 
 /// What an engine starts with.
@@ -137,6 +182,12 @@ pub struct Start {
     pub accounts: u64,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Version and commit, as the others see it.
+    pub build: String,
+    /// Epoch of the soft data, where there are other front ends; `None`: this one is alone.
+    pub epoch: Option<u64>,
+    /// How it leaves.
+    pub pace: Pace,
 }
 
 /// State of one front end.
@@ -152,8 +203,16 @@ pub struct Engine {
     registrations: Registrations,
     logins: Logins,
     transactions: ServerTransactions<Flow>,
-    deliveries: Deliveries,
+    forks: Forks,
+    holder: Holder,
+    peers: Peers,
+    lease: Lease,
+    publications: publications::Held,
+    build: String,
+    pace: Pace,
     dialogs: Dialogs,
+    undecided: HashMap<Key128, Asked>,
+    told_before: ToldBefore,
     watched: Watched,
     pending: Pendings,
     timers: Timers<Due>,
@@ -162,7 +221,7 @@ pub struct Engine {
     expired: upkeep::Expired,
     sweep_until: Moment,
     accounts_cursor: u64,
-    draining: bool,
+    draining: Draining,
     out: VecDeque<Output>,
     metrics: Arc<Metrics>,
 }
@@ -182,8 +241,16 @@ impl Engine {
             registrations: Registrations::default(),
             logins: Logins::default(),
             transactions: ServerTransactions::new(MAX_TRANSACTIONS),
-            deliveries: Deliveries::default(),
+            forks: Forks::default(),
+            holder: Holder::default(),
+            peers: Peers::default(),
+            lease: start.epoch.map_or(Lease::Alone, |epoch| Lease::new(start.now, epoch)),
+            publications: publications::Held::default(),
+            build: start.build,
+            pace: start.pace,
             dialogs: Dialogs::default(),
+            undecided: HashMap::new(),
+            told_before: ToldBefore::default(),
             watched: Watched::default(),
             pending: Pendings::default(),
             timers: Timers::default(),
@@ -192,11 +259,12 @@ impl Engine {
             expired: upkeep::Expired::default(),
             sweep_until: start.now,
             accounts_cursor: start.accounts,
-            draining: false,
+            draining: Draining::default(),
             out: VecDeque::new(),
             metrics: start.metrics,
         };
         engine.start_upkeep(start.now);
+        engine.start_lease(start.now);
         engine
     }
 
@@ -211,17 +279,15 @@ impl Engine {
             Input::Closed { flow } => self.flow_gone(now, flow),
             Input::Store { token, outcome } => self.store_answered(now, token, outcome),
             Input::Settings(settings) => self.settings = settings,
+            Input::Link { fe, up } => self.link(now, fe, up),
+            Input::Frame { from, frame } => self.told(now, from, frame),
+            Input::NotTold { fe, frame } => self.not_told(now, fe, frame),
         }
     }
 
     /// The next output.
     pub fn poll(&mut self) -> Option<Output> {
         self.out.pop_front()
-    }
-
-    /// No more new work; what is open is finished.
-    pub const fn drain(&mut self) {
-        self.draining = true;
     }
 
     /// Whether nothing is open: no request without its final answer, no store call under way.
@@ -245,7 +311,18 @@ impl Engine {
         seconds + now.since(moment).as_secs()
     }
 
+    /// Sends on a flow; where another front end saw a UDP address last, through that one.
     fn send(&mut self, now: Moment, flow: Flow, octets: Bytes) {
+        let through = self.flows.get(flow).and_then(|state| state.through);
+        match (flow, through) {
+            (Flow::Udp { remote, .. }, Some(fe)) if self.peers.is_live(fe) => {
+                self.tell(fe, Frame::Emit { remote, octets });
+            }
+            _ => self.send_directly(now, flow, octets),
+        }
+    }
+
+    fn send_directly(&mut self, now: Moment, flow: Flow, octets: Bytes) {
         if let Some(state) = self.flows.get_mut(flow) {
             state.last_traffic = now;
         }
@@ -274,8 +351,9 @@ impl Engine {
     }
 
     fn heard(&mut self, now: Moment, flow: Flow) {
-        if let Some(state) = self.flows.get_mut(flow) {
-            state.last_traffic = now;
+        match self.flows.get_mut(flow) {
+            Some(state) => (state.last_traffic, state.through) = (now, None),
+            None => self.seen_here(now, flow),
         }
         self.timers.clear(&Due::Probe(flow));
     }

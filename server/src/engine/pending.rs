@@ -3,14 +3,16 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use commpool_model::ids::UserRef;
+use commpool_model::ids::{Incarnation, UserRef};
 use commpool_sip::otid::Otid;
 use commpool_sip::time::Moment;
 use commpool_store::StoreError;
 use commpool_store::ops::{Operation, Outcome, presence};
 
+use super::adoption::Adoption;
+use super::dialogs::Asked;
+use super::registrations::Waiting;
 use super::{Engine, Output};
-use crate::services::subscribe::Wanted;
 use crate::services::{Caller, Refusal, Request};
 
 /// A store call that takes longer is answered for by 500; its effect, if it comes, is taken in nonetheless.
@@ -20,13 +22,19 @@ const PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) enum Pending {
     Login(String),
-    Register(Box<Request>, Caller),
+    Register(Box<Waiting>),
     Route(Box<Request>, Caller),
     Publish(Box<Request>, Box<presence::Publish>),
-    Subscribe(Box<Request>, Caller, Box<Wanted>),
+    Subscribe(Box<Asked>),
     Unregister(UserRef),
     Swept,
     Accounts,
+    /// A renewal of the lease, sent at.
+    Renew(Moment),
+    Reaped(Incarnation),
+    Pull,
+    Adopt(Box<Adoption>),
+    Assert,
     /// Lost flows: noted again if the store did not take them.
     Lost(Vec<(UserRef, u32)>),
     /// Nothing follows.
@@ -34,9 +42,20 @@ pub(super) enum Pending {
 }
 
 impl Pending {
+    /// Whether somebody is answered for it when it takes long. What can wait for the store decides that by itself when
+    /// the store says no.
+    fn impatient(&self, shared: bool) -> bool {
+        match self {
+            Self::Register(_) | Self::Subscribe(_) => !shared,
+            other => other.request().is_some() || matches!(other, Self::Login(_)),
+        }
+    }
+
     fn request(&self) -> Option<&Request> {
         match self {
-            Self::Register(r, _) | Self::Route(r, _) | Self::Publish(r, _) | Self::Subscribe(r, _, _) => Some(r),
+            Self::Route(r, _) | Self::Publish(r, _) => Some(r),
+            Self::Register(waiting) => Some(&waiting.request),
+            Self::Subscribe(asked) => Some(&asked.request),
             _ => None,
         }
     }
@@ -50,9 +69,9 @@ pub(super) struct Pendings {
 }
 
 impl Pendings {
-    fn insert(&mut self, now: Moment, pending: Pending) -> u64 {
+    fn insert(&mut self, now: Moment, pending: Pending, shared: bool) -> u64 {
         self.next += 1;
-        if pending.request().is_some() || matches!(pending, Pending::Login(_)) {
+        if pending.impatient(shared) {
             self.order.push_back((now + PATIENCE, self.next));
         }
         self.calls.insert(self.next, pending);
@@ -88,7 +107,7 @@ impl Engine {
         self.flush_lost(now);
         let operation = operation.into();
         self.metrics.store_call(operation.name());
-        let token = self.pending.insert(now, pending);
+        let token = self.pending.insert(now, pending, self.lease.shared());
         self.out.push_back(Output::Store { token, operation: Box::new(operation) });
     }
 
@@ -103,19 +122,20 @@ impl Engine {
     fn store_outcome(&mut self, now: Moment, pending: Pending, outcome: Outcome) {
         match (pending, outcome) {
             (Pending::Login(address), Outcome::Credentials(reply)) => self.login_known(now, &address, reply.found),
-            (Pending::Register(request, caller), Outcome::Register(reply)) => {
-                self.registered(now, &request, &caller, reply);
-            }
+            (Pending::Register(waiting), Outcome::Register(reply)) => self.registered(now, *waiting, reply),
             (Pending::Route(request, caller), Outcome::Route(reply)) => self.routed(now, *request, caller, reply),
             (Pending::Publish(request, publish), Outcome::Publish(reply)) => {
                 self.published(now, &request, &publish, reply);
             }
-            (Pending::Subscribe(request, caller, wanted), Outcome::Subscribe(reply)) => {
-                self.subscribed(now, *request, caller, *wanted, reply);
-            }
+            (Pending::Subscribe(asked), Outcome::Subscribe(reply)) => self.subscribed(now, *asked, reply),
             (Pending::Unregister(user), Outcome::Unregister(reply)) => self.unregistered(now, user, reply),
             (Pending::Swept, Outcome::SweepLost(swept) | Outcome::Expire(swept)) => self.swept(now, swept),
             (Pending::Accounts, Outcome::AccountsChanged(changed)) => self.accounts_changed(now, changed),
+            (Pending::Renew(sent), Outcome::Renew(reply)) => self.renewed(now, sent, reply),
+            (Pending::Reaped(fe), Outcome::Reap(reply)) => self.reaped(now, fe, reply),
+            (Pending::Pull, Outcome::Pull(pulled)) => self.pulled(now, pulled),
+            (Pending::Adopt(adoption), Outcome::Adopt(reply)) => self.adopted(now, &adoption, reply),
+            (Pending::Assert, Outcome::Assert(reply)) => self.asserted(now, reply),
             (Pending::Done | Pending::Lost(_), _) => {}
             (pending, outcome) => tracing::error!(?pending, ?outcome, "the store answered something else"),
         }
@@ -128,6 +148,9 @@ impl Engine {
             Pending::Login(address) => self.login_unknown(now, &address),
             Pending::Swept => self.sweep_later(now),
             Pending::Accounts => self.ask_accounts_later(now),
+            Pending::Renew(_) => self.not_renewed(now),
+            Pending::Register(waiting) => self.not_registered(now, *waiting),
+            Pending::Subscribe(asked) => self.not_subscribed(now, *asked),
             Pending::Lost(flows) => self.note_lost_later(now, flows),
             Pending::Unregister(user) => self.sign_out_later(now, user),
             other => self.answer_later(now, other.request().cloned()),

@@ -3,29 +3,56 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use commpool_model::ids::{EndpointId, UserRef};
+use commpool_model::ids::{EndpointId, Key128, Origin, UserRef};
+use commpool_sip::otid::Otid;
 use commpool_sip::time::Moment;
-use commpool_store::ops::register::{Change, Done, Reply, Touched, Unregister, Unregistered};
+use commpool_store::ops::assert::HeldEndpoint;
+use commpool_store::ops::register::{self as ops, Change, Contacts, Done, Reply, Touched, Unregister, Unregistered};
 use commpool_store::ops::{Endpoint, FlowRef, PresenceChange};
 
 use super::flow::Flow;
+use super::holder::Fate;
 use super::pending::Pending;
 use super::upkeep::Due;
 use super::{Engine, Output};
+use crate::peers::frame::Frame;
 use crate::services::{Caller, Refusal, Request, register};
+
+/// A first REGISTER waits so long for a store that is away.
+const HOLD: Duration = Duration::from_secs(6);
+/// And asks it again after this.
+const HOLD_AGAIN: Duration = Duration::from_millis(300);
+/// A refresh without the store is answered with what is left, if it is at least this.
+const LEAST_LEFT: Duration = Duration::from_secs(30);
+/// Most REGISTERs that wait for the store.
+const MAX_HELD: usize = 20_000;
 
 /// An endpoint whose flow we hold.
 #[derive(Clone, Debug)]
 struct Held {
     user: UserRef,
     flow: Flow,
-    call_id: String,
+    key: Key128,
+    origin: Origin,
+    cseq: u32,
+    refreshed: Moment,
+    expires: Moment,
+    row: Endpoint,
 }
 
-/// Endpoints by id.
+/// A REGISTER that waits for the store.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) request: Request,
+    caller: Caller,
+    write: ops::Request,
+}
+
+/// Endpoints by id, and REGISTERs that wait.
 #[derive(Debug, Default)]
 pub(super) struct Registrations {
     held: HashMap<EndpointId, Held>,
+    waiting: HashMap<Otid, Waiting>,
 }
 
 impl Registrations {
@@ -36,14 +63,35 @@ impl Registrations {
     pub(super) fn flow(&self, endpoint: EndpointId) -> Option<Flow> {
         self.held.get(&endpoint).map(|h| h.flow)
     }
+
+    pub(super) fn user(&self, endpoint: EndpointId) -> Option<UserRef> {
+        self.held.get(&endpoint).map(|h| h.user)
+    }
+
+    /// What is held, to be said again to a store that lost it.
+    pub(super) fn assertions(&self, now: Moment) -> Vec<HeldEndpoint> {
+        let left = |at: Moment| u64::try_from(at.since(now).as_millis()).unwrap_or(u64::MAX);
+        let assertion = |held: &Held| HeldEndpoint {
+            key: held.key,
+            origin: held.origin,
+            cseq: held.cseq,
+            refreshed_ms: u64::try_from(now.since(held.refreshed).as_millis()).unwrap_or(u64::MAX),
+            endpoint: Endpoint { expires_ms: left(held.expires), lost_ms: None, ..held.row.clone() },
+        };
+        self.held.values().filter(|held| held.expires > now).map(assertion).collect()
+    }
 }
 
 impl Engine {
     pub(super) fn register(&mut self, now: Moment, request: &Request, caller: &Caller) -> Result<(), Refusal> {
         let flow = self.flow_ref(request)?;
         let write = register::plan(&self.settings, &self.key, request, caller, flow)?;
-        self.call(now, write, Pending::Register(Box::new(request.clone()), caller.clone()));
+        self.write_registration(now, Waiting { request: request.clone(), caller: caller.clone(), write });
         Ok(())
+    }
+
+    fn write_registration(&mut self, now: Moment, waiting: Waiting) {
+        self.call(now, waiting.write.clone(), Pending::Register(Box::new(waiting)));
     }
 
     /// The flow of a request as the store names it.
@@ -57,7 +105,8 @@ impl Engine {
         })
     }
 
-    pub(super) fn registered(&mut self, now: Moment, request: &Request, caller: &Caller, reply: Reply) {
+    pub(super) fn registered(&mut self, now: Moment, waiting: Waiting, reply: Reply) {
+        let request = &waiting.request;
         let done = match reply {
             Reply::Done(done) => done,
             Reply::Stale => return self.refuse(now, request, &Refusal::later("CSeq Out Of Order")),
@@ -65,75 +114,154 @@ impl Engine {
             Reply::NoAccount => return self.refuse(now, request, &Refusal::status(403)),
             Reply::Gone => return self.refuse(now, request, &Refusal::later("Front End Restarting")),
         };
-        let octets = register::answer(request, &done, &self.key.to_tag(&request.otid));
+        let octets = register::answer(request, &done.bindings, &self.key.to_tag(&request.otid));
         self.metrics.response(200);
         self.respond(now, request, octets, true);
-        self.take_in(now, request, caller, *done);
+        self.take_in(now, &waiting, *done);
     }
 
-    /// What a REGISTER brought about, into memory: timers, flows, dialogs, watchers.
-    fn take_in(&mut self, now: Moment, request: &Request, caller: &Caller, done: Done) {
-        for touched in &done.touched {
+    /// The store did not take a REGISTER. A refresh on its own flow is answered with what is left, which is true; a
+    /// first one waits for the store to come back.
+    pub(super) fn not_registered(&mut self, now: Moment, waiting: Waiting) {
+        if !self.unanswered(&waiting.request.otid) {
+            return;
+        }
+        if let Some(bindings) = self.still_bound(now, &waiting) {
+            let octets = register::answer(&waiting.request, &bindings, &self.key.to_tag(&waiting.request.otid));
+            self.metrics.response(200);
+            return self.respond(now, &waiting.request, octets, true);
+        }
+        let over = now.since(waiting.request.received) >= HOLD;
+        if !self.lease.shared() || over || self.registrations.waiting.len() >= MAX_HELD {
+            let refusal =
+                if self.lease.shared() { Refusal::unavailable() } else { Refusal::later("Store Not Available") };
+            return self.refuse(now, &waiting.request, &refusal);
+        }
+        let otid = waiting.request.otid;
+        self.registrations.waiting.insert(otid, waiting);
+        self.timers.set(Due::Held(otid), now + HOLD_AGAIN);
+    }
+
+    pub(super) fn held_due(&mut self, now: Moment, otid: Otid) {
+        if let Some(waiting) = self.registrations.waiting.remove(&otid)
+            && self.unanswered(&otid)
+        {
+            self.write_registration(now, waiting);
+        }
+    }
+
+    /// The bindings a REGISTER refreshes, if all of them were made on its own flow and have enough life left.
+    fn still_bound(&self, now: Moment, waiting: &Waiting) -> Option<Vec<Endpoint>> {
+        let Contacts::Each(bindings) = &waiting.write.contacts else { return None };
+        let own = |key: Key128| {
+            let fits = |h: &&Held| h.key == key && h.user == waiting.caller.user && h.flow == waiting.request.flow;
+            let held = self.registrations.held.values().find(fits)?;
+            let left = held.expires.since(now);
+            let expires_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+            (left >= LEAST_LEFT).then(|| Endpoint { expires_ms, ..held.row.clone() })
+        };
+        bindings.iter().map(|b| if b.expires == 0 { None } else { own(b.key) }).collect()
+    }
+
+    /// What a REGISTER brought about, into memory: timers, flows, dialogs, watchers, other front ends.
+    fn take_in(&mut self, now: Moment, waiting: &Waiting, done: Done) {
+        let keys: Vec<Key128> = match &waiting.write.contacts {
+            Contacts::Each(bindings) => bindings.iter().map(|b| b.key).collect(),
+            Contacts::Query | Contacts::RemoveAll => Vec::new(),
+        };
+        for (n, touched) in done.touched.iter().enumerate() {
             let Some(id) = touched.endpoint else { continue };
-            match touched.how {
-                Change::Removed => {
+            self.tell_holder(touched, id);
+            let row = done.bindings.iter().find(|b| b.id == id);
+            match (touched.how, row, keys.get(n)) {
+                (Change::Removed, _, _) => {
                     self.release(id);
                     self.drop_dialogs_of(now, id);
-                    tracing::info!(user = caller.address, endpoint = id.0, "signed out");
+                    tracing::info!(user = waiting.caller.address, endpoint = id.0, "signed out");
                 }
-                Change::Created | Change::Refreshed => self.hold(now, request, caller, id, touched),
-            }
-        }
-        for Endpoint { id, expires_ms, .. } in &done.bindings {
-            if self.registrations.held.contains_key(id) {
-                self.timers.set(Due::Endpoint(*id), now + Duration::from_millis(*expires_ms + 100));
+                (Change::Created | Change::Refreshed, Some(row), Some(key)) => {
+                    self.hold(now, waiting, *key, row, touched, done.adoptable > 0);
+                }
+                _ => {}
             }
         }
         if let Some(change) = done.change {
-            self.presence_changed(now, change);
+            self.spread(now, change);
         }
     }
 
-    fn hold(&mut self, now: Moment, request: &Request, caller: &Caller, id: EndpointId, touched: &Touched) {
+    /// The front end that held an endpoint before is told where it is now.
+    fn tell_holder(&mut self, touched: &Touched, endpoint: EndpointId) {
+        let Some(previous) = touched.previous.as_ref().filter(|p| p.fe != self.fe) else { return };
+        let frame = match touched.how {
+            Change::Removed => Frame::Unbound(endpoint),
+            Change::Created | Change::Refreshed => Frame::Moved { endpoint },
+        };
+        self.tell(previous.fe, frame);
+    }
+
+    fn hold(
+        &mut self,
+        now: Moment,
+        waiting: &Waiting,
+        key: Key128,
+        row: &Endpoint,
+        touched: &Touched,
+        adoptable: bool,
+    ) {
+        let (request, caller) = (&waiting.request, &waiting.caller);
         // The connection may have closed while the store worked: then the row must be marked, it was not ours yet.
         if self.flows.get(request.flow).is_none() {
-            return self.mark_lost_again(now, request, caller, touched);
+            if let Flow::Stream(serial) = request.flow {
+                self.note_lost(now, caller.user, serial);
+            }
+            return;
         }
-        let call_id = request.message.call_id().unwrap_or_default().to_owned();
-        let held = Held { user: caller.user, flow: request.flow, call_id: call_id.clone() };
+        let id = row.id;
+        let expires = now + Duration::from_millis(row.expires_ms);
+        let held = Held {
+            user: caller.user,
+            flow: request.flow,
+            key,
+            origin: waiting.write.origin,
+            cseq: waiting.write.cseq,
+            refreshed: now,
+            expires,
+            row: row.clone(),
+        };
         let before = self.registrations.held.insert(id, held);
-        let moved = before.as_ref().is_none_or(|b| b.flow != request.flow);
-        if let Some(before) = &before
-            && moved
-        {
-            self.leave_flow(before.flow, id);
-        }
+        self.timers.set(Due::Endpoint(id), expires + Duration::from_millis(100));
         if let Some(state) = self.flows.get_mut(request.flow) {
             state.endpoints.insert(id);
         }
-        if moved {
-            tracing::info!(user = caller.address, endpoint = id.0, remote = %request.info.remote, "signed in");
-            let same_process = before.as_ref().is_none_or(|b| b.call_id == call_id);
-            self.dialogs_follow(now, id, request.flow, same_process);
-            self.close_replaced(now, touched);
+        if before.as_ref().is_some_and(|b| b.flow == request.flow) {
+            return;
         }
-    }
-
-    fn mark_lost_again(&mut self, now: Moment, request: &Request, caller: &Caller, touched: &Touched) {
-        if touched.how == Change::Created || touched.previous.is_some() {
-            tracing::debug!(user = caller.address, "flow closed during REGISTER");
+        tracing::info!(user = caller.address, endpoint = id.0, remote = %request.info.remote, "signed in");
+        let same_process = before.as_ref().is_none_or(|b| b.row.call_id == row.call_id);
+        if let Some(before) = before {
+            self.leave_flow(before.flow, id);
         }
-        if let Flow::Stream(serial) = request.flow {
-            self.note_lost(now, caller.user, serial);
+        self.dialogs_follow(now, id, request.flow, same_process);
+        self.close_replaced(now, touched);
+        self.back_here(now, id);
+        if adoptable {
+            self.adopt(now, id, request.flow, caller);
         }
     }
 
     /// The old connection of an outbound binding that came anew is closed (RFC 5626 §6); others may live on.
     fn close_replaced(&mut self, now: Moment, touched: &Touched) {
         let Some(previous) = touched.previous.as_ref().filter(|p| p.fe == self.fe) else { return };
-        let Some(old) = self.flows.by_serial(previous.serial).filter(|f| f.reliable()) else { return };
-        if self.flows.get(old).is_some_and(|s| s.endpoints.is_empty() && s.dialogs == 0) {
-            self.timers.set(Due::CloseReplaced(old), now + Duration::from_secs(2));
+        if let Some(old) = self.flows.by_serial(previous.serial) {
+            self.close_if_unused(now, old);
+        }
+    }
+
+    fn close_if_unused(&mut self, now: Moment, flow: Flow) {
+        let unused = self.flows.get(flow).is_some_and(|s| s.endpoints.is_empty() && s.dialogs == 0);
+        if unused && flow.reliable() {
+            self.timers.set(Due::CloseReplaced(flow), now + Duration::from_secs(2));
         }
     }
 
@@ -161,18 +289,41 @@ impl Engine {
         }
     }
 
-    /// A flow is gone: endpoints on it are unroutable at once, presence has its grace.
+    /// An endpoint of ours has registered at another front end.
+    pub(super) fn moved_away(&mut self, now: Moment, to: commpool_model::ids::Incarnation, endpoint: EndpointId) {
+        let flow = self.registrations.flow(endpoint);
+        let told = self.hand_over_dialogs(now, endpoint);
+        self.tell(to, Frame::Dialogs(told));
+        self.release(endpoint);
+        self.stub_ended(now, endpoint, Fate::Moved(to));
+        if let Some(flow) = flow {
+            self.close_if_unused(now, flow);
+        }
+    }
+
+    /// An endpoint of ours has signed out at another front end.
+    pub(super) fn unbound(&mut self, now: Moment, endpoint: EndpointId) {
+        self.release(endpoint);
+        self.drop_dialogs_of(now, endpoint);
+        self.stub_ended(now, endpoint, Fate::Gone);
+    }
+
+    /// A flow is gone: endpoints on it are unroutable at once, presence has its grace. If we closed it because we leave,
+    /// its endpoints stay ours until they are back somewhere or the wait for them ends.
     pub(super) fn flow_gone(&mut self, now: Moment, flow: Flow) {
         let Some(state) = self.flows.close(flow) else { return };
-        tracing::debug!(serial = state.serial, endpoints = state.endpoints.len(), "flow gone");
         for due in [Due::Ping(flow), Due::Probe(flow), Due::Unproven(flow), Due::CloseReplaced(flow)] {
             self.timers.clear(&due);
         }
         self.transactions.flow_closed(flow);
-        self.deliveries_lost(now, flow);
+        self.sent_lost(now, flow);
         self.dialogs_wait(flow);
         for user in state.users.keys() {
-            self.note_lost(now, *user, state.serial);
+            if state.shed {
+                self.lose_later(now, *user, state.serial);
+            } else {
+                self.note_lost(now, *user, state.serial);
+            }
         }
         for endpoint in state.endpoints {
             self.timers.clear(&Due::Endpoint(endpoint));
@@ -194,12 +345,15 @@ impl Engine {
     pub(super) fn unregistered(&mut self, now: Moment, user: UserRef, reply: Unregistered) {
         let Unregistered::Done { removed, change } = reply else { return };
         tracing::info!(user = user.id.0, devices = removed.len(), "signed out by the server");
-        for (id, _) in removed {
+        for (id, flow) in removed {
+            if flow.fe != self.fe {
+                self.tell(flow.fe, Frame::Unbound(id));
+            }
             self.release(id);
             self.drop_dialogs_of(now, id);
         }
         if let Some(change) = change {
-            self.presence_changed(now, change);
+            self.spread(now, change);
         }
     }
 
@@ -210,15 +364,14 @@ impl Engine {
             self.drop_dialogs_of(now, id);
         }
         for change in changes {
-            self.presence_changed(now, change);
+            self.spread(now, change);
         }
     }
 
     /// The endpoint that a request's flow belongs to, if one has registered on it.
     pub(super) fn endpoint_of(&self, request: &Request, caller: &Caller) -> Option<EndpointId> {
         let state = self.flows.get(request.flow)?;
-        let own = |id: &&EndpointId| self.registrations.held.get(id).is_some_and(|h| h.user == caller.user);
-        state.endpoints.iter().find(own).copied()
+        state.endpoints.iter().find(|id| self.registrations.user(**id) == Some(caller.user)).copied()
     }
 
     /// An endpoint's timer rang: the store decides whether it is really past.

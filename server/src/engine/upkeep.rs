@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use commpool_model::ids::{EndpointId, Key128, UserRef};
+use commpool_sip::otid::Otid;
 use commpool_sip::time::Moment;
 use commpool_sip::transaction::ServerDue;
 use commpool_store::ops::accounts::{Changed, ChangedSince, State};
@@ -10,6 +11,7 @@ use commpool_store::ops::endpoints::{Expire, FlowsLost, SweepLost, Swept, TimerR
 use commpool_store::ops::subscribe::End;
 
 use super::flow::Flow;
+use super::holder::Fate;
 use super::pending::Pending;
 use super::{Engine, Output};
 
@@ -56,6 +58,31 @@ pub(super) enum Due {
     Probe(Flow),
     Unproven(Flow),
     CloseReplaced(Flow),
+    /// The lease is to be renewed.
+    Renew,
+    /// Changes of watched users are to be pulled.
+    Pull,
+    PingPeers,
+    /// Addresses without a flow are to be told.
+    Seen,
+    /// A holder has not said in time what became of a delivery.
+    Ack(Otid, EndpointId),
+    /// Deliveries wait for an endpoint long enough.
+    Parked(EndpointId),
+    /// An endpoint that was expected back has not come.
+    Stub(EndpointId),
+    /// Flows we closed count as lost from now.
+    Unlost,
+    /// Moves on with leaving.
+    Leave,
+    /// Closes the next flow.
+    Shed,
+    /// A REGISTER waits for the store to come back.
+    Held(Otid),
+    /// A pending subscription asks the store again.
+    Decide(Key128),
+    /// Lifetimes and numbers of dialogs are told to the store.
+    FlushDialogs,
 }
 
 /// Rows whose timers rang, on their way to the store.
@@ -72,7 +99,7 @@ impl Engine {
         self.sweep_from(now);
     }
 
-    fn sweep_from(&mut self, now: Moment) {
+    pub(super) fn sweep_from(&mut self, now: Moment) {
         self.sweep_until = now + SWEEP_FOR;
         self.timers.set_if_absent(Due::Sweep, now + GRACE);
     }
@@ -89,7 +116,7 @@ impl Engine {
 
     /// When [`Engine::tick`] is wanted next.
     pub fn next_due(&self) -> Option<Moment> {
-        [self.timers.next(), self.transactions.next_due(), self.deliveries.next_due(), self.pending.next_due()]
+        [self.timers.next(), self.transactions.next_due(), self.holder.next_due(), self.pending.next_due()]
             .into_iter()
             .flatten()
             .min()
@@ -103,7 +130,7 @@ impl Engine {
                 ServerDue::Overdue(otid) => self.overdue(now, &otid),
             }
         }
-        self.deliveries_due(now);
+        self.sent_due(now);
         self.check_patience(now);
         while let Some(due) = self.timers.pop_due(now) {
             self.fall_due(now, due);
@@ -118,10 +145,7 @@ impl Engine {
                 self.call(now, ChangedSince { cursor: Some(self.accounts_cursor) }, Pending::Accounts);
             }
             Due::Endpoint(id) => self.endpoint_due(now, id),
-            Due::Publication(user, id) => {
-                self.expired.publications.push((user, id));
-                self.timers.set_if_absent(Due::Flush, now);
-            }
+            Due::Publication(user, id) => self.publication_due(now, user, id),
             Due::Subscription(id) => self.dialog_expired(now, id),
             Due::Notify(id) => self.notify(now, id),
             Due::Unwatch(user) => self.unwatch(now, user),
@@ -130,6 +154,19 @@ impl Engine {
             Due::Probe(flow) | Due::Unproven(flow) | Due::CloseReplaced(flow) => {
                 self.out.push_back(Output::Close { flow });
             }
+            Due::Renew => self.renew(now),
+            Due::Pull => self.pull(now),
+            Due::PingPeers => self.peers_due(now),
+            Due::Seen => self.tell_seen(),
+            Due::Ack(otid, endpoint) => self.unacknowledged(now, otid, endpoint),
+            Due::Parked(endpoint) => self.parked_due(now, endpoint),
+            Due::Stub(endpoint) => self.stub_ended(now, endpoint, Fate::Gone),
+            Due::Unlost => self.unlost_due(now),
+            Due::Leave => self.leave(now),
+            Due::Shed => self.shed_one(now),
+            Due::Held(otid) => self.held_due(now, otid),
+            Due::Decide(id) => self.decide(now, id),
+            Due::FlushDialogs => self.flush_dialogs(now),
         }
     }
 

@@ -12,6 +12,8 @@ use commpool_store::ops::PresenceChange;
 use commpool_store::ops::accounts::State;
 use commpool_store::ops::subscribe::{Presentity, Unwatch};
 
+use sha2::{Digest, Sha256};
+
 use super::pending::Pending;
 use super::upkeep::Due;
 use super::{ByUser, Engine};
@@ -37,6 +39,17 @@ pub(super) struct Target {
 }
 
 impl Target {
+    /// The documents for watchers.
+    pub(super) fn shown(&self) -> Arc<Shown> {
+        Arc::clone(&self.shown)
+    }
+
+    /// Hash of the documents: equal on every front end, never 0.
+    pub(super) fn hash(&self) -> u64 {
+        let digest = Sha256::digest(&self.shown.full);
+        u64::from_be_bytes(std::array::from_fn(|i| digest[i])) | 1
+    }
+
     /// Takes in a newer state. True: watchers see a difference.
     fn take(&mut self, version: Version, facts: &Facts) -> bool {
         self.version = version;
@@ -105,8 +118,14 @@ impl Watched {
         self.targets.get(&user).map(|t| t.watchers.iter().copied().collect()).unwrap_or_default()
     }
 
-    pub(super) fn shown(&self, user: UserRef) -> Option<Arc<Shown>> {
-        self.targets.get(&user).map(|target| Arc::clone(&target.shown))
+    /// Every user watched.
+    pub(super) fn users(&self) -> Vec<UserRef> {
+        self.targets.keys().copied().collect()
+    }
+
+    /// Users in memory with their versions, at most so many.
+    pub(super) fn all_held(&self, most: usize) -> Vec<(UserRef, Version)> {
+        self.targets.iter().map(|(user, target)| (*user, target.version)).take(most).collect()
     }
 
     fn forget_unwatched(&mut self, user: UserRef) -> bool {

@@ -1,5 +1,7 @@
 //! MESSAGE: who gets it, in what form, and which of the answers goes back (RFC 3428, RFC 3261 §16).
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use commpool_model::acl;
 use commpool_sip::build::{Forward, Response};
@@ -54,22 +56,37 @@ pub fn recipients(settings: &Settings, caller: &Caller, reply: route::Reply) -> 
     if alive.is_empty() { Err(Refusal::status(480)) } else { Ok(alive) }
 }
 
+/// Where a request goes, and for whom.
+#[derive(Clone, Copy, Debug)]
+pub struct Towards<'a> {
+    /// Where it came from: fills `received` and `rport` of the sender's Via.
+    pub source: SocketAddr,
+    /// Proven sender.
+    pub caller: &'a str,
+    /// Contact of the endpoint.
+    pub contact: &'a str,
+    /// Path of the endpoint.
+    pub path: &'a [String],
+    /// Our Via.
+    pub via: &'a str,
+}
+
 /// The request as one endpoint gets it: its Contact as Request-URI, our Via on top, identity asserted, credentials
 /// and our own Route gone.
-pub fn towards(request: &Request, caller: &Caller, endpoint: &Endpoint, via: &str) -> Bytes {
-    let hops = request.message.max_forwards().ok().flatten().map_or(70, |n| n.min(70).saturating_sub(1));
-    let mut forward = Forward::request(&request.message)
-        .uri(&endpoint.contact)
-        .via(via)
+pub fn towards(message: &Message, to: &Towards<'_>) -> Bytes {
+    let hops = message.max_forwards().ok().flatten().map_or(70, |n| n.min(70).saturating_sub(1));
+    let mut forward = Forward::request(message)
+        .uri(to.contact)
+        .via(to.via)
         .max_forwards(hops)
         .remove(HeaderName::Authorization)
         .remove(HeaderName::ProxyAuthorization)
         .remove(HeaderName::Route)
         .remove(HeaderName::PPreferredIdentity)
-        .source(request.info.remote)
-        .set(HeaderName::PAssertedIdentity, format!("<sip:{}>", caller.address));
-    if !endpoint.path.is_empty() {
-        forward = forward.set(HeaderName::Route, endpoint.path.join(", "));
+        .source(to.source)
+        .set(HeaderName::PAssertedIdentity, format!("<sip:{}>", to.caller));
+    if !to.path.is_empty() {
+        forward = forward.set(HeaderName::Route, to.path.join(", "));
     }
     forward.build()
 }

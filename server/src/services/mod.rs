@@ -77,6 +77,11 @@ impl Refusal {
         self
     }
 
+    /// No front end can take it now, since the store is away.
+    pub fn unavailable() -> Self {
+        Self::status(503).with(HeaderName::RetryAfter, RETRY_AFTER)
+    }
+
     /// The store cannot take it now, or the incarnation is not valid any more. Every 5xx carries Retry-After; 500 and
     /// not 503, since another front end may do better.
     pub fn later(why: &'static str) -> Self {

@@ -7,7 +7,7 @@ use commpool_sip::build::Response;
 use commpool_sip::header::HeaderName;
 use commpool_sip::message::Message;
 use commpool_sip::otid::PoolKey;
-use commpool_store::ops::register::{self, Binding, Contacts, Done};
+use commpool_store::ops::register::{self, Binding, Contacts};
 use commpool_store::ops::{Endpoint, FlowRef, Transport};
 
 use super::{Caller, Refusal, Request, asked_expires, jittered, names_caller};
@@ -146,13 +146,13 @@ fn granted(asked: u32, request: &Request, outbound: bool) -> u32 {
 }
 
 /// The 200 to a REGISTER: every binding, with what the RFCs and real clients want beside.
-pub fn answer(request: &Request, done: &Done, to_tag: &str) -> Bytes {
+pub fn answer(request: &Request, bindings: &[Endpoint], to_tag: &str) -> Bytes {
     let message = &request.message;
     let mut response = Response::to(message, 200).source(request.info.remote).to_tag(to_tag);
-    for endpoint in &done.bindings {
+    for endpoint in bindings {
         response = response.header(HeaderName::Contact, contact_row(endpoint));
     }
-    let longest = done.bindings.iter().map(|e| e.expires_ms.div_ceil(1000)).max().unwrap_or(0);
+    let longest = bindings.iter().map(|e| e.expires_ms.div_ceil(1000)).max().unwrap_or(0);
     response = response.header(HeaderName::Expires, longest.to_string());
     if used_outbound(message) {
         let timer = if request.info.transport == Transport::Udp { "25" } else { "110" };

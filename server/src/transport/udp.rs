@@ -66,6 +66,14 @@ impl UdpSockets {
         if inputs.len() > before { Poll::Ready(()) } else { Poll::Pending }
     }
 
+    /// Throws away what waits in the sockets.
+    pub fn discard(&mut self) {
+        let mut octet = [0; 1];
+        for socket in &self.sockets {
+            while socket.io.try_recv(&mut octet).is_ok() {}
+        }
+    }
+
     /// Sends on a UDP flow. A full socket buffer drops the datagram, as the network may.
     pub fn send(&self, flow: Flow, octets: &[u8]) {
         let Flow::Udp { socket, local, remote } = flow else { return };

@@ -11,7 +11,7 @@ use commpool_model::config::{
 };
 use commpool_model::ids::Micros;
 use commpool_server::engine::flow::{Flow, FlowInfo};
-use commpool_server::engine::{Engine, Input, Output, Start};
+use commpool_server::engine::{Engine, Input, Output, Pace, Start};
 use commpool_server::metrics::Metrics;
 use commpool_server::settings::Settings;
 use commpool_sip::digest::{Algorithm, ha1};
@@ -53,7 +53,9 @@ fn config() -> PoolConfig {
         outward: Outward::default(),
         tls: None,
         key_file: "/nowhere".into(),
-        store: StoreConfig { sqlite: Some(SqliteStore { folder: "/nowhere".into() }) },
+        store: StoreConfig { sqlite: Some(SqliteStore { folder: "/nowhere".into() }), ..StoreConfig::default() },
+        peers: None,
+        drain: commpool_model::config::Drain::default(),
         authentication: Authentication::default(),
         policy: Policy::default(),
         management: None,
@@ -89,6 +91,9 @@ impl Pool {
             now,
             accounts: accounts.cursor,
             metrics: Arc::new(Metrics::default()),
+            build: "test".to_owned(),
+            epoch: None,
+            pace: Pace { timeout: Duration::from_secs(60), flows_per_second: 50 },
         });
         let mut pool = Self {
             engine,
@@ -229,6 +234,9 @@ impl Pool {
                 Output::Close { flow } => {
                     self.closed.push(flow);
                     self.engine.handle(self.now, Input::Closed { flow });
+                }
+                Output::Frame { .. } | Output::Directory(_) | Output::Restart => {
+                    panic!("a lone front end has no peers")
                 }
                 Output::Store { token, operation } => {
                     self.calls.push(operation.name());

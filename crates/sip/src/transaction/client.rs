@@ -188,6 +188,12 @@ impl<F: Copy + Ord, C> ClientTransactions<F, C> {
         contexts
     }
 
+    /// Whether a request that went out over this flow waits for its final response.
+    pub fn has_open(&self, flow: F) -> bool {
+        let of_flow = self.by_flow.range((flow, 0)..).take_while(|(of, _)| *of == flow);
+        of_flow.filter_map(|(_, id)| self.entries.get(id)).any(|entry| matches!(entry.state, State::Waiting { .. }))
+    }
+
     /// When to call [`Self::due`] next.
     pub fn next_due(&self) -> Option<Moment> {
         self.timers.next_due()

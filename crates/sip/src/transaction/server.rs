@@ -93,6 +93,12 @@ impl<F: Copy + Ord> ServerTransactions<F> {
         self.entries.get(otid).is_some_and(|entry| matches!(entry.state, State::Working { .. }))
     }
 
+    /// Whether a request that came over this reliable flow waits for its final response.
+    pub fn has_open(&self, flow: F) -> bool {
+        let first = self.reliable.range((flow, Otid([0; 16]))..).next();
+        first.is_some_and(|(of, _)| *of == flow)
+    }
+
     /// Takes in a request that came over `flow`.
     ///
     /// A retransmission over another flow than the first copy's is a retransmission all the same, but the response goes

@@ -1,0 +1,244 @@
+//! Dialogs that follow their endpoint from front end to front end, and what a store that lost rows is told again.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use commpool_model::ids::{EndpointId, Key128, Origin, UserRef};
+use commpool_sip::subscription::{Dialog, Subscribe};
+use commpool_sip::time::Moment;
+use commpool_store::ops::adopt::{Adopt, Adopted, AdoptedDialog, Flush, Flushed};
+use commpool_store::ops::assert::{Assert, Asserted};
+use commpool_store::ops::subscribe::{CSEQ_STEP, Presentity};
+
+use super::dialogs::Subscription;
+use super::flow::Flow;
+use super::pending::Pending;
+use super::upkeep::Due;
+use super::{Engine, watched::Edition};
+use crate::peers::frame::{self, Told};
+use crate::services::Caller;
+
+/// NOTIFYs after an adoption go out at this pace.
+const PACE: Duration = Duration::from_millis(40);
+/// What an owner before told is remembered so long for a dialog that is not here yet.
+const TOLD_FOR: Duration = Duration::from_secs(30);
+/// Most of it.
+const MAX_TOLD: usize = 20_000;
+/// How often lifetimes and numbers are told to the store.
+const FLUSH: Duration = Duration::from_secs(60);
+/// Most rows in one call.
+const ROWS: usize = 1000;
+
+/// An adoption under way.
+#[derive(Clone, Debug)]
+pub(super) struct Adoption {
+    endpoint: EndpointId,
+    flow: Flow,
+    caller: Caller,
+}
+
+/// What owners before have told dialogs that may come here.
+#[derive(Debug, Default)]
+pub(super) struct ToldBefore(HashMap<Key128, (Told, Moment)>);
+
+impl Engine {
+    /// An endpoint came here with its dialogs at another front end: they are owned here from now on.
+    pub(super) fn adopt(&mut self, now: Moment, endpoint: EndpointId, flow: Flow, caller: &Caller) {
+        self.adopt_page(now, Adoption { endpoint, flow, caller: caller.clone() }, None);
+    }
+
+    fn adopt_page(&mut self, now: Moment, adoption: Adoption, after: Option<Key128>) {
+        let seconds = u32::try_from(self.cseq_seconds(now)).unwrap_or(u32::MAX);
+        let adopt = Adopt {
+            fe: self.fe,
+            endpoint: adoption.endpoint,
+            first_cseq: seconds.saturating_add(CSEQ_STEP),
+            held: self.watched.all_held(ROWS),
+            after,
+        };
+        self.call(now, adopt, Pending::Adopt(Box::new(adoption)));
+    }
+
+    pub(super) fn adopted(&mut self, now: Moment, adoption: &Adoption, reply: Adopted) {
+        let Adopted::Done { dialogs, watched, more } = reply else { return };
+        let users: HashMap<String, UserRef> = watched
+            .into_iter()
+            .map(|(address, p)| {
+                let user = self.learn(now, &address, p);
+                (address, user)
+            })
+            .collect();
+        let last = dialogs.last().map(|d| d.sub_id);
+        let mut turn = 0;
+        for dialog in dialogs {
+            let user = dialog.presentities.first().and_then(|address| users.get(address).copied());
+            let Some(user) = user.filter(|_| !self.dialogs.knows(dialog.sub_id)) else { continue };
+            let at = now + PACE * turn;
+            turn += u32::from(self.take_over(now, adoption, &dialog, user, at));
+        }
+        if more {
+            self.adopt_page(now, adoption.clone(), last);
+        }
+    }
+
+    fn learn(&mut self, now: Moment, address: &str, presentity: Presentity) -> UserRef {
+        let user = self.watched.learn(address, presentity);
+        self.keep_watching(now, user);
+        user
+    }
+
+    /// One dialog becomes ours. True: its watcher is told something at `at`.
+    fn take_over(
+        &mut self,
+        now: Moment,
+        adoption: &Adoption,
+        row: &AdoptedDialog,
+        presentity: UserRef,
+        at: Moment,
+    ) -> bool {
+        let d = &row.dialog;
+        let Some(address) = row.presentities.first() else { return false };
+        let dialog = Dialog::new(
+            now,
+            &Subscribe {
+                call_id: &d.call_id,
+                local_tag: &d.local_tag,
+                remote_tag: &d.remote_tag,
+                local_uri: &format!("<sip:{address}>"),
+                remote_uri: &format!("<sip:{}>", adoption.caller.address),
+                contact: &d.contact,
+                route_set: d.route.iter().map(String::as_str).collect(),
+                event_package: "presence",
+                event_id: Some(d.event_id.as_str()).filter(|id| !id.is_empty()),
+                cseq: d.remote_cseq,
+                expires: row.seconds_left,
+                last_local_cseq: row.cseq.saturating_sub(CSEQ_STEP),
+                pool_seconds: self.cseq_seconds(now),
+            },
+        );
+        let Ok(dialog) = dialog else { return false };
+        let id = row.sub_id;
+        let mut own = Subscription::new(
+            dialog,
+            &adoption.caller,
+            Some(adoption.endpoint),
+            (Some(presentity), address),
+            Origin(id.0),
+        );
+        own.adopted = true;
+        own.told = self.told_before(id, presentity);
+        let news = own.told.is_none() || own.told != self.watched.get(presentity).map(|t| t.edition);
+        self.insert_dialog(now, id, own, adoption.flow, row.seconds_left);
+        if news {
+            self.timers.set(Due::Notify(id), at);
+        }
+        news
+    }
+
+    /// What the owner before told a dialog, as an edition of ours if it is what we would tell.
+    fn told_before(&mut self, id: Key128, presentity: UserRef) -> Option<Edition> {
+        let (told, _) = self.told_before.0.remove(&id)?;
+        let target = self.watched.get(presentity)?;
+        (told.document != 0 && told.document == target.hash()).then_some(target.edition)
+    }
+
+    /// The owner before says what it had told a dialog.
+    pub(super) fn dialog_was_told(&mut self, now: Moment, told: Told) {
+        if self.dialogs.raise(told.id, told.cseq) {
+            return;
+        }
+        if self.told_before.0.len() >= MAX_TOLD {
+            self.told_before.0.retain(|_, (_, until)| *until > now);
+        }
+        if self.told_before.0.len() < MAX_TOLD {
+            self.told_before.0.insert(told.id, (told, now + TOLD_FOR));
+        }
+    }
+
+    /// The dialogs of an endpoint that is at another front end now: what they were told, and forgotten here.
+    pub(super) fn hand_over_dialogs(&mut self, now: Moment, endpoint: EndpointId) -> Vec<Told> {
+        let mut told = Vec::new();
+        for id in self.dialogs.of(endpoint) {
+            if let Some((cseq, presentity, edition)) = self.dialogs.progress(id) {
+                let target = presentity.and_then(|user| self.watched.get(user));
+                let current = target.filter(|t| edition == Some(t.edition)).map_or(0, |t| t.hash());
+                told.push(Told { id, cseq, document: current });
+            }
+            self.disowned_at(now, id);
+        }
+        told.truncate(frame::MOST);
+        told
+    }
+
+    /// Another front end carries this dialog on.
+    pub(super) fn disowned_at(&mut self, now: Moment, id: Key128) {
+        if let Some((_, presentity)) = self.forget_dialog(id)
+            && let Some(presentity) = presentity
+            && self.watched.leave(presentity, id)
+        {
+            self.unwatch_later(now, presentity);
+        }
+    }
+
+    pub(super) fn start_flush(&mut self, now: Moment) {
+        if self.lease.shared() {
+            self.timers.set_if_absent(Due::FlushDialogs, now + FLUSH);
+        }
+    }
+
+    /// Lifetimes and numbers that changed since the last time.
+    pub(super) fn flush_dialogs(&mut self, now: Moment) {
+        let changed = self.dialogs.take_changed();
+        for ids in changed.chunks(ROWS) {
+            let row = |id: &Key128| {
+                let own = self.dialogs.get(*id)?;
+                let expires = u32::try_from(own.dialog.remaining(now)).unwrap_or(u32::MAX);
+                Some(Flushed { watcher: own.watcher, sub_id: *id, expires, cseq: own.dialog.local_cseq() })
+            };
+            let dialogs: Vec<Flushed> = ids.iter().filter_map(row).collect();
+            self.call(now, Flush { fe: self.fe, dialogs }, Pending::Done);
+        }
+    }
+
+    /// The store lost soft rows: everything held here is said again.
+    pub(super) fn assert_all(&mut self, now: Moment) {
+        tracing::warn!("the store lost recent changes: what is held here is said again");
+        let empty = Assert {
+            fe: self.fe,
+            endpoints: Vec::new(),
+            publications: Vec::new(),
+            interest: Vec::new(),
+            subscriptions: Vec::new(),
+        };
+        let mut calls = Vec::new();
+        for rows in self.registrations.assertions(now).chunks(ROWS) {
+            calls.push(Assert { endpoints: rows.to_vec(), ..empty.clone() });
+        }
+        for rows in self.publications.assertions(now).chunks(ROWS) {
+            calls.push(Assert { publications: rows.to_vec(), ..empty.clone() });
+        }
+        for rows in self.watched.users().chunks(ROWS) {
+            calls.push(Assert { interest: rows.to_vec(), ..empty.clone() });
+        }
+        for rows in self.dialog_assertions(now).chunks(ROWS) {
+            calls.push(Assert { subscriptions: rows.to_vec(), ..empty.clone() });
+        }
+        for call in calls {
+            self.call(now, call, Pending::Assert);
+        }
+    }
+
+    /// What is newer elsewhere is no longer ours.
+    pub(super) fn asserted(&mut self, now: Moment, reply: Asserted) {
+        let Asserted::Done(kept) = reply else { return };
+        for endpoint in kept.lost_endpoints {
+            self.release(endpoint);
+        }
+        for (user, id) in kept.lost_publications {
+            self.publications.forget(user, id);
+        }
+        for (_, id) in kept.lost_subscriptions {
+            self.disowned_at(now, id);
+        }
+    }
+}

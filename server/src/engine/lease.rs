@@ -1,0 +1,157 @@
+//! The lease of this front end: renewed, lost, and those of others that ran out.
+
+use std::time::Duration;
+
+use commpool_model::ids::Incarnation;
+use commpool_sip::time::Moment;
+use commpool_store::ops::front_ends::{Reap, Reaped, Renew, Renewed, State};
+use commpool_store::ops::pull::{Cursor, Pull, Pulled};
+
+use super::pending::Pending;
+use super::upkeep::Due;
+use super::{Engine, Output};
+
+/// How often the lease is renewed.
+const RENEW: Duration = Duration::from_secs(5);
+/// After a failed renewal.
+const RENEW_AGAIN: Duration = Duration::from_secs(1);
+/// A lease counts so long after the renewal that gave it was sent; the store gives 15 s.
+const COUNTS: Duration = Duration::from_secs(13);
+/// Others are reaped only after renewals without a gap for so long: after an outage of the store everybody is late.
+const GAPLESS: Duration = Duration::from_secs(20);
+/// How often changes of watched users are pulled.
+const PULL: Duration = Duration::from_secs(10);
+/// Most changes in one pull.
+const PULLED: u32 = 500;
+/// How often the others are told that we live.
+const PING: Duration = Duration::from_secs(1);
+/// Cut off from the store for longer than this, while others are not, our clients must go to them.
+const CUT_OFF: Duration = Duration::from_secs(10);
+const NOT_CUT_OFF: Duration = Duration::from_secs(5);
+
+/// What this front end holds of the store's trust.
+#[derive(Debug)]
+pub(super) enum Lease {
+    /// There is no other front end (Standard Edition): nothing to renew.
+    Alone,
+    /// One of many.
+    Shared {
+        /// When the last successful renewal was sent.
+        renewed: Moment,
+        /// Since when renewals have succeeded without a gap.
+        gapless: Option<Moment>,
+        /// Epoch of the soft data when last heard.
+        epoch: u64,
+        /// Mark for the next pull.
+        cursor: Option<Cursor>,
+    },
+}
+
+impl Lease {
+    /// A lease just given.
+    pub(super) const fn new(now: Moment, epoch: u64) -> Self {
+        Self::Shared { renewed: now, gapless: None, epoch, cursor: None }
+    }
+
+    /// Time since the last successful renewal was sent; zero for who needs none.
+    pub(super) fn age(&self, now: Moment) -> Duration {
+        match self {
+            Self::Alone => Duration::ZERO,
+            Self::Shared { renewed, .. } => now.since(*renewed),
+        }
+    }
+
+    pub(super) const fn shared(&self) -> bool {
+        matches!(self, Self::Shared { .. })
+    }
+
+    /// Whether this front end may take endpoints and subscriptions.
+    pub(super) fn holds(&self, now: Moment) -> bool {
+        self.age(now) < COUNTS
+    }
+}
+
+impl Engine {
+    pub(super) fn start_lease(&mut self, now: Moment) {
+        if self.lease.shared() {
+            self.timers.set(Due::Renew, now);
+            self.timers.set(Due::Pull, now + PULL);
+            self.timers.set(Due::PingPeers, now + PING);
+        }
+    }
+
+    pub(super) fn renew(&mut self, now: Moment) {
+        let state = if self.draining.begun() { State::Draining } else { State::Serving };
+        self.call(now, Renew { fe: self.fe, state }, Pending::Renew(now));
+        // Until the answer is there; it sets the next one.
+        self.timers.set(Due::Renew, now + RENEW);
+    }
+
+    pub(super) fn renewed(&mut self, now: Moment, sent: Moment, reply: Renewed) {
+        let Renewed::Held { epoch, live, now: store_now, expired, .. } = reply else {
+            tracing::error!("reaped by another front end: all clients must sign in anew");
+            self.out.push_back(Output::Restart);
+            return;
+        };
+        let Lease::Shared { renewed, gapless, epoch: known, .. } = &mut self.lease else { return };
+        *renewed = sent;
+        let since = *gapless.get_or_insert(sent);
+        let rose = std::mem::replace(known, epoch) < epoch;
+        self.started = (now, store_now.0 / 1_000_000);
+        self.directory(now, live);
+        if rose {
+            self.assert_all(now);
+        }
+        if now.since(since) >= GAPLESS {
+            for target in expired {
+                self.call(now, Reap { by: self.fe, target }, Pending::Reaped(target));
+            }
+        }
+    }
+
+    pub(super) fn not_renewed(&mut self, now: Moment) {
+        if let Lease::Shared { gapless, .. } = &mut self.lease {
+            *gapless = None;
+        }
+        self.timers.set(Due::Renew, now + RENEW_AGAIN);
+    }
+
+    /// Another front end is dead for good: its endpoints count as lost from now.
+    pub(super) fn reaped(&mut self, now: Moment, fe: Incarnation, reply: Reaped) {
+        if reply != Reaped::Done {
+            return;
+        }
+        tracing::warn!(fe = fe.0, "reaped a front end whose lease ran out");
+        self.sweep_from(now);
+    }
+
+    pub(super) fn pull(&mut self, now: Moment) {
+        let Lease::Shared { cursor, .. } = &self.lease else { return };
+        let pull = Pull { fe: self.fe, cursor: *cursor, limit: PULLED };
+        self.call(now, pull, Pending::Pull);
+        self.timers.set(Due::Pull, now + PULL);
+    }
+
+    pub(super) fn pulled(&mut self, now: Moment, pulled: Pulled) {
+        if let Lease::Shared { cursor, .. } = &mut self.lease {
+            *cursor = Some(pulled.cursor);
+        }
+        for change in pulled.changes {
+            self.presence_changed(now, change);
+        }
+        if pulled.more {
+            self.timers.set(Due::Pull, now);
+        }
+    }
+
+    /// Each second: pings, and whether our clients are better off elsewhere.
+    pub(super) fn peers_due(&mut self, now: Moment) {
+        self.ping_peers(now);
+        self.timers.set(Due::PingPeers, now + PING);
+        let alone_cut_off = self.lease.age(now) > CUT_OFF && self.peers.some_renewed_within(now, NOT_CUT_OFF);
+        if alone_cut_off && !self.draining.shedding() {
+            tracing::warn!("cut off from the store while others are not: clients are sent to them");
+            self.shed(now);
+        }
+    }
+}

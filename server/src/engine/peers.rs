@@ -1,0 +1,216 @@
+//! Other front ends as the engine sees them: who lives, what is told to whom, what they tell us.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use commpool_model::ids::Incarnation;
+use commpool_sip::limits::Limits;
+use commpool_sip::message::Message;
+use commpool_sip::otid::Branch;
+use commpool_sip::time::Moment;
+use commpool_store::ops::PresenceChange;
+use commpool_store::ops::front_ends::FrontEnd;
+
+use super::flow::Flow;
+use super::upkeep::Due;
+use super::{Engine, Output};
+use crate::peers::frame::{self, Changed, Frame, Ping};
+
+/// Addresses without a flow are told to the others at most so often each.
+const SEEN_AGAIN: Duration = Duration::from_secs(10);
+/// Most addresses without a flow that are remembered.
+const MAX_STRANGERS: usize = 10_000;
+/// Addresses gather so long before they are told.
+const SEEN_BATCH: Duration = Duration::from_millis(50);
+
+/// What is known of the other front ends.
+#[derive(Debug, Default)]
+pub(super) struct Peers {
+    /// Live ones by the last renewal, this one not among them.
+    live: BTreeMap<Incarnation, FrontEnd>,
+    /// Those with a working link from here.
+    linked: BTreeSet<Incarnation>,
+    /// Their renewals' ages, and when they said so.
+    renewed: HashMap<Incarnation, (Moment, Duration)>,
+    /// UDP addresses without a flow here: our handle to them, and when they were last told.
+    strangers: HashMap<SocketAddr, (Flow, Moment)>,
+    untold: Vec<SocketAddr>,
+}
+
+impl Peers {
+    pub(super) fn live(&self) -> impl Iterator<Item = &FrontEnd> {
+        self.live.values()
+    }
+
+    pub(super) fn is_live(&self, fe: Incarnation) -> bool {
+        self.live.contains_key(&fe)
+    }
+
+    /// Whether some peer renewed its lease within this time.
+    pub(super) fn some_renewed_within(&self, now: Moment, age: Duration) -> bool {
+        self.renewed.iter().any(|(fe, (said, at))| self.live.contains_key(fe) && now.since(*said) + *at < age)
+    }
+}
+
+impl Engine {
+    /// The directory of front ends came with a renewal.
+    pub(super) fn directory(&mut self, now: Moment, live: Vec<FrontEnd>) {
+        let live: BTreeMap<_, _> = live.into_iter().filter(|f| f.fe != self.fe).map(|f| (f.fe, f)).collect();
+        if live == self.peers.live {
+            return;
+        }
+        let gone: Vec<_> = self.peers.live.keys().filter(|fe| !live.contains_key(fe)).copied().collect();
+        self.peers.live = live;
+        for fe in gone {
+            self.peers.renewed.remove(&fe);
+            self.link(now, fe, false);
+        }
+        let peers = self.peers.live.values().cloned().collect();
+        self.out.push_back(Output::Directory(peers));
+    }
+
+    /// A link to another front end works, or does not any more.
+    pub(super) fn link(&mut self, now: Moment, fe: Incarnation, up: bool) {
+        if up {
+            self.peers.linked.insert(fe);
+        } else if self.peers.linked.remove(&fe) {
+            tracing::info!(fe = fe.0, "link to a front end ended");
+            self.legs_lost(now, fe);
+        }
+    }
+
+    /// Tells another front end something. False: it cannot be reached.
+    pub(super) fn tell(&mut self, fe: Incarnation, frame: Frame) -> bool {
+        let reachable = self.peers.linked.contains(&fe);
+        if reachable {
+            self.out.push_back(Output::Frame { fe, frame });
+        }
+        reachable
+    }
+
+    /// A frame was not taken by its link: what waits for an answer gets one.
+    pub(super) fn not_told(&mut self, now: Moment, fe: Incarnation, frame: Frame) {
+        if let Frame::Deliver(deliver) = frame {
+            let ack = frame::Ack { otid: deliver.otid, endpoint: deliver.endpoint, fate: frame::Fate::Busy };
+            self.acknowledged(now, fe, ack);
+        }
+    }
+
+    /// Another front end tells us something.
+    pub(super) fn told(&mut self, now: Moment, from: Incarnation, frame: Frame) {
+        match frame {
+            Frame::Deliver(deliver) => self.peer_asks(now, from, *deliver),
+            Frame::Ack(ack) => self.acknowledged(now, from, ack),
+            Frame::Answer(answer) => self.peer_answered(now, from, answer),
+            Frame::Response { remote, octets } => self.response_passed(now, remote, octets),
+            Frame::Presence(changes) => changes.into_iter().for_each(|c| self.presence_told(now, c)),
+            Frame::Moved { endpoint } => self.moved_away(now, from, endpoint),
+            Frame::Dialogs(dialogs) => dialogs.into_iter().for_each(|d| self.dialog_was_told(now, d)),
+            Frame::Unbound(endpoint) => self.unbound(now, endpoint),
+            Frame::Disowned(id) => self.disowned_at(now, id),
+            Frame::SeenHere(addresses) => addresses.into_iter().for_each(|a| self.seen_at(from, a)),
+            Frame::Emit { remote, octets } => self.emit(now, remote, octets),
+            Frame::Ping(Ping { renewed }) => {
+                self.peers.renewed.insert(from, (now, Duration::from_millis(renewed.into())));
+            }
+            Frame::Hello(_) => {}
+        }
+    }
+
+    /// A SIP message inside a frame. Peers are ours, but what is inside came from a client.
+    pub(super) fn parse_peer(&self, octets: Bytes) -> Option<Message> {
+        let message = Message::parse_framed(octets, &Limits::default()).ok()?;
+        message.validate().is_ok().then_some(message)
+    }
+
+    /// A change of somebody's presence goes to every front end that watches him.
+    pub(super) fn spread(&mut self, now: Moment, change: PresenceChange) {
+        if let Some(user) = change.user {
+            for fe in change.interest.iter().copied().filter(|fe| *fe != self.fe).collect::<Vec<_>>() {
+                let changed = Changed { user, version: change.version, state: change.state.clone() };
+                self.tell(fe, Frame::Presence(vec![changed]));
+            }
+        }
+        self.presence_changed(now, change);
+    }
+
+    fn presence_told(&mut self, now: Moment, changed: Changed) {
+        let Changed { user, version, state } = changed;
+        self.presence_changed(now, PresenceChange { user: Some(user), state, version, interest: Vec::new() });
+    }
+
+    /// A response whose branch names another front end goes there (UDP: the client's datagrams changed sides). True: it
+    /// is none of ours.
+    pub(super) fn pass_on(&mut self, flow: Flow, answer: &Message) -> bool {
+        let Flow::Udp { remote, .. } = flow else { return false };
+        let branch = answer.top_via().ok().and_then(|v| v.branch()).and_then(Branch::parse);
+        let Some(owner) = branch.map(|b| Incarnation(b.incarnation)).filter(|fe| *fe != self.fe) else {
+            return false;
+        };
+        self.tell(owner, Frame::Response { remote, octets: answer.octets().clone() });
+        true
+    }
+
+    fn response_passed(&mut self, now: Moment, remote: SocketAddr, octets: Bytes) {
+        let Some(answer) = self.parse_peer(octets).filter(|m| !m.is_request()) else { return };
+        if let Some(flow) = self.flows.udp_of(remote) {
+            self.response_on(now, flow, &answer);
+        }
+    }
+
+    /// Something came from a UDP address without a flow here: whoever has that flow must know that the path is ours now.
+    pub(super) fn seen_here(&mut self, now: Moment, flow: Flow) {
+        let Flow::Udp { remote, .. } = flow else { return };
+        if self.peers.live.is_empty() || self.flows.get(flow).is_some() {
+            return;
+        }
+        let told = self.peers.strangers.get(&remote).map(|(_, told)| *told);
+        let again = told.is_none_or(|at| now.since(at) >= SEEN_AGAIN);
+        if told.is_none() && self.peers.strangers.len() >= MAX_STRANGERS {
+            self.peers.strangers.retain(|_, (_, at)| now.since(*at) < SEEN_AGAIN);
+            if self.peers.strangers.len() >= MAX_STRANGERS {
+                return;
+            }
+        }
+        if again {
+            self.peers.strangers.insert(remote, (flow, now));
+            self.peers.untold.push(remote);
+            self.timers.set_if_absent(Due::Seen, now + SEEN_BATCH);
+        }
+    }
+
+    pub(super) fn tell_seen(&mut self) {
+        let mut untold = std::mem::take(&mut self.peers.untold);
+        untold.truncate(frame::MOST);
+        for fe in self.peers.linked.clone() {
+            self.tell(fe, Frame::SeenHere(untold.clone()));
+        }
+    }
+
+    /// A client of ours was seen at another front end: only that one can reach it now.
+    fn seen_at(&mut self, from: Incarnation, remote: SocketAddr) {
+        if let Some(flow) = self.flows.udp_of(remote)
+            && let Some(state) = self.flows.get_mut(flow)
+        {
+            state.through = Some(from);
+        }
+    }
+
+    /// Another front end holds the flow of somebody whose datagrams come here.
+    fn emit(&mut self, now: Moment, remote: SocketAddr, octets: Bytes) {
+        let known = self.peers.strangers.get(&remote).map(|(flow, _)| *flow).or_else(|| self.flows.udp_of(remote));
+        if let Some(flow) = known {
+            self.send_directly(now, flow, octets);
+        }
+    }
+
+    /// Pings to all, each second: that we live, and how old our lease is.
+    pub(super) fn ping_peers(&mut self, now: Moment) {
+        let renewed = u32::try_from(self.lease.age(now).as_millis()).unwrap_or(u32::MAX);
+        for fe in self.peers.linked.clone() {
+            self.tell(fe, Frame::Ping(Ping { renewed }));
+        }
+    }
+}

@@ -1,0 +1,467 @@
+//! Frames between front ends: what is said, and how it stands on the wire.
+
+use std::net::SocketAddr;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use commpool_model::ids::{EndpointId, Home, Incarnation, Key128, Micros, UserId, UserRef, Version};
+use commpool_model::presence::{Availability, Device, Facts, Publication, Source, State};
+use commpool_sip::otid::Otid;
+
+pub use super::wire::Unreadable;
+use super::wire::{Fields, Writer, narrow, number, text};
+
+/// Highest protocol this build speaks, and the lowest.
+pub const PROTOCOL: (u16, u16) = (1, 1);
+/// Longest frame: a SIP message, its routing data, some room.
+pub const LONGEST: usize = 256 * 1024;
+/// Most entries of a list in a frame.
+pub const MOST: usize = 1000;
+
+/// Which of the two connections to a peer carries a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Class {
+    /// What somebody waits for.
+    Calls,
+    /// What may come later, the newest replacing the older.
+    Bulk,
+}
+
+/// What one front end tells another.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Frame {
+    /// First on every connection: who speaks.
+    Hello(Hello),
+    /// Deliver a request to an endpoint whose flow you hold.
+    Deliver(Box<Deliver>),
+    /// What became of a [`Frame::Deliver`], within a second.
+    Ack(Ack),
+    /// The endpoint's own answer.
+    Answer(Answer),
+    /// A response that came in here but belongs to a request you sent (UDP).
+    Response {
+        /// Where it came from.
+        remote: SocketAddr,
+        /// The response.
+        octets: Bytes,
+    },
+    /// Users you watch have changed.
+    Presence(Vec<Changed>),
+    /// An endpoint of yours has registered here; drop it, and tell what its dialogs had.
+    Moved {
+        /// The endpoint.
+        endpoint: EndpointId,
+    },
+    /// What the dialogs of a moved endpoint had been told.
+    Dialogs(Vec<Told>),
+    /// An endpoint you hold signed out elsewhere.
+    Unbound(EndpointId),
+    /// A dialog of yours is now carried on here.
+    Disowned(Key128),
+    /// These addresses without a flow here sent something here (UDP).
+    SeenHere(Vec<SocketAddr>),
+    /// Send this to an address that you saw last (UDP).
+    Emit {
+        /// Where to.
+        remote: SocketAddr,
+        /// What.
+        octets: Bytes,
+    },
+    /// I am there.
+    Ping(Ping),
+}
+
+/// Who speaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// Name of the pool.
+    pub pool: String,
+    /// Incarnation of the speaker.
+    pub from: Incarnation,
+    /// Incarnation it wants to speak to.
+    pub to: Incarnation,
+    /// Version and commit of the speaker.
+    pub build: String,
+    /// Highest and lowest protocol it speaks.
+    pub protocol: (u16, u16),
+    /// What this connection carries.
+    pub class: Class,
+}
+
+/// A request for an endpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Deliver {
+    /// Identity of the request's transaction.
+    pub otid: Otid,
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// Proven sender, canonical address.
+    pub caller: String,
+    /// Where the request came from at the edge.
+    pub source: SocketAddr,
+    /// Contact of the endpoint.
+    pub contact: String,
+    /// Its Path.
+    pub path: Vec<String>,
+    /// Milliseconds the edge will wait for the endpoint's answer.
+    pub patience: u32,
+    /// The request as it came in.
+    pub request: Bytes,
+}
+
+/// What became of a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ack {
+    /// Transaction.
+    pub otid: Otid,
+    /// Endpoint.
+    pub endpoint: EndpointId,
+    /// What became of it.
+    pub fate: Fate,
+}
+
+/// What became of a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// On its way to the endpoint; an [`Answer`] follows.
+    Written,
+    /// Its flow has just closed: it is awaited for some seconds, then `Moved` or `Gone` follows.
+    Parked,
+    /// It is signed in on this front end now: deliver there, with the same identity.
+    Moved(Incarnation),
+    /// It has no flow here.
+    Gone,
+    /// Too much to do.
+    Busy,
+    /// Larger than its flow can carry.
+    TooLarge,
+}
+
+/// An endpoint's final answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// Transaction.
+    pub otid: Otid,
+    /// Endpoint.
+    pub endpoint: EndpointId,
+    /// What it said.
+    pub said: Said,
+}
+
+/// What an endpoint said.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Said {
+    /// Its response.
+    Response(Bytes),
+    /// The same request had been delivered before, and was answered with this status.
+    Before(u16),
+    /// Nothing in time, or its flow is gone.
+    Nothing,
+}
+
+/// A user's presence.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Changed {
+    /// Whose.
+    pub user: UserRef,
+    /// Version of the state.
+    pub version: Version,
+    /// The state.
+    pub state: Facts,
+}
+
+/// What a dialog had been told by its owner before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// The dialog.
+    pub id: Key128,
+    /// CSeq of the last NOTIFY.
+    pub cseq: u32,
+    /// Hash of the document last told, 0 if none.
+    pub document: u64,
+}
+
+/// How a front end is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ping {
+    /// Milliseconds since its last successful renewal of the lease.
+    pub renewed: u32,
+}
+
+impl Frame {
+    /// Which connection carries it.
+    pub const fn class(&self) -> Class {
+        match self {
+            Self::Presence(_) | Self::Dialogs(_) | Self::SeenHere(_) => Class::Bulk,
+            _ => Class::Calls,
+        }
+    }
+
+    const fn kind(&self) -> u8 {
+        match self {
+            Self::Hello(_) => 1,
+            Self::Deliver(_) => 2,
+            Self::Ack(_) => 3,
+            Self::Answer(_) => 4,
+            Self::Response { .. } => 5,
+            Self::Presence(_) => 6,
+            Self::Moved { .. } => 7,
+            Self::Dialogs(_) => 8,
+            Self::Unbound(_) => 9,
+            Self::Disowned(_) => 10,
+            Self::SeenHere(_) => 11,
+            Self::Emit { .. } => 12,
+            Self::Ping(_) => 13,
+        }
+    }
+
+    /// The frame as it stands on the wire: length of what follows, kind, fields.
+    pub fn encode(&self) -> Bytes {
+        let mut fields = Writer::default();
+        self.write(&mut fields);
+        let fields = fields.finish();
+        let mut octets = BytesMut::with_capacity(5 + fields.len());
+        octets.put_u32(u32::try_from(fields.len() + 1).unwrap_or(u32::MAX));
+        octets.put_u8(self.kind());
+        octets.put_slice(&fields);
+        octets.freeze()
+    }
+
+    fn write(&self, w: &mut Writer) {
+        match self {
+            Self::Hello(hello) => write_hello(w, hello),
+            Self::Deliver(deliver) => write_deliver(w, deliver),
+            Self::Ack(ack) => write_ack(w, ack),
+            Self::Answer(answer) => write_answer(w, answer),
+            Self::Response { remote, octets } | Self::Emit { remote, octets } => {
+                w.text(1, &remote.to_string());
+                w.octets(2, octets);
+            }
+            Self::Presence(changes) => changes.iter().for_each(|c| w.group(1, |w| write_changed(w, c))),
+            Self::Moved { endpoint } => w.number(1, endpoint.0),
+            Self::Dialogs(dialogs) => dialogs.iter().for_each(|d| {
+                w.group(1, |w| {
+                    w.octets(1, &d.id.0);
+                    w.number(2, u64::from(d.cseq));
+                    w.number(3, d.document);
+                });
+            }),
+            Self::Unbound(endpoint) => w.number(1, endpoint.0),
+            Self::Disowned(id) => w.octets(1, &id.0),
+            Self::SeenHere(addresses) => addresses.iter().for_each(|a| w.text(1, &a.to_string())),
+            Self::Ping(ping) => w.number(1, u64::from(ping.renewed)),
+        }
+    }
+
+    /// Reads a frame behind its length. `None`: a kind that a later build has.
+    pub fn decode(mut octets: Bytes) -> Result<Option<Self>, Unreadable> {
+        if octets.is_empty() {
+            return Err(Unreadable::Cut);
+        }
+        let kind = octets.split_to(1);
+        let kind = kind.first().copied().unwrap_or(0);
+        Ok(Some(match kind {
+            1 => Self::Hello(read_hello(octets)?),
+            2 => Self::Deliver(Box::new(read_deliver(octets)?)),
+            3 => Self::Ack(read_ack(octets)?),
+            4 => Self::Answer(read_answer(octets)?),
+            5 | 12 => {
+                let fields = Fields::read(octets, &[1, 2])?;
+                let (remote, octets) = (address(&fields.octets(1)?)?, fields.octets(2)?);
+                if kind == 5 { Self::Response { remote, octets } } else { Self::Emit { remote, octets } }
+            }
+            6 => Self::Presence(list(octets, read_changed)?),
+            7 => Self::Moved { endpoint: EndpointId(Fields::read(octets, &[1])?.number(1)?) },
+            8 => Self::Dialogs(list(octets, read_told)?),
+            9 => Self::Unbound(EndpointId(Fields::read(octets, &[1])?.number(1)?)),
+            10 => Self::Disowned(Key128(Fields::read(octets, &[1])?.key(1)?)),
+            11 => Self::SeenHere(list(octets, |o| address(&o))?),
+            13 => Self::Ping(Ping { renewed: narrow(Fields::read(octets, &[1])?.number(1)?)? }),
+            _ => return Ok(None),
+        }))
+    }
+}
+
+/// The values of tag 1, each read; at most [`MOST`].
+fn list<T>(octets: Bytes, read: impl Fn(Bytes) -> Result<T, Unreadable>) -> Result<Vec<T>, Unreadable> {
+    let fields = Fields::read(octets, &[1])?;
+    let items: Vec<T> = fields.all(1).map(read).collect::<Result<_, _>>()?;
+    if items.len() > MOST { Err(Unreadable::Range) } else { Ok(items) }
+}
+
+fn address(value: &[u8]) -> Result<SocketAddr, Unreadable> {
+    text(value)?.parse().map_err(|_| Unreadable::Range)
+}
+
+fn write_hello(w: &mut Writer, hello: &Hello) {
+    w.text(1, &hello.pool);
+    w.number(2, u64::from(hello.from.0));
+    w.number(3, u64::from(hello.to.0));
+    w.text(4, &hello.build);
+    w.number(5, u64::from(hello.protocol.0));
+    w.number(6, u64::from(hello.protocol.1));
+    w.number(7, u64::from(hello.class == Class::Bulk));
+}
+
+fn read_hello(octets: Bytes) -> Result<Hello, Unreadable> {
+    let f = Fields::read(octets, &[1, 2, 3, 4, 5, 6, 7])?;
+    Ok(Hello {
+        pool: f.text(1)?,
+        from: Incarnation(narrow(f.number(2)?)?),
+        to: Incarnation(narrow(f.number(3)?)?),
+        build: f.text(4)?,
+        protocol: (narrow(f.number(5)?)?, narrow(f.number(6)?)?),
+        class: if f.number(7)? == 0 { Class::Calls } else { Class::Bulk },
+    })
+}
+
+fn write_deliver(w: &mut Writer, deliver: &Deliver) {
+    w.octets(1, &deliver.otid.0);
+    w.number(2, deliver.endpoint.0);
+    w.text(3, &deliver.caller);
+    w.text(4, &deliver.source.to_string());
+    w.text(5, &deliver.contact);
+    deliver.path.iter().for_each(|path| w.text(6, path));
+    w.number(7, u64::from(deliver.patience));
+    w.octets(8, &deliver.request);
+}
+
+fn read_deliver(octets: Bytes) -> Result<Deliver, Unreadable> {
+    let f = Fields::read(octets, &[1, 2, 3, 4, 5, 6, 7, 8])?;
+    Ok(Deliver {
+        otid: Otid(f.key(1)?),
+        endpoint: EndpointId(f.number(2)?),
+        caller: f.text(3)?,
+        source: address(&f.octets(4)?)?,
+        contact: f.text(5)?,
+        path: f.all(6).map(|p| text(&p)).collect::<Result<_, _>>()?,
+        patience: narrow(f.number(7)?)?,
+        request: f.octets(8)?,
+    })
+}
+
+fn write_ack(w: &mut Writer, ack: &Ack) {
+    w.octets(1, &ack.otid.0);
+    w.number(2, ack.endpoint.0);
+    let (fate, fe) = match ack.fate {
+        Fate::Written => (1, 0),
+        Fate::Parked => (2, 0),
+        Fate::Moved(fe) => (3, fe.0),
+        Fate::Gone => (4, 0),
+        Fate::Busy => (5, 0),
+        Fate::TooLarge => (6, 0),
+    };
+    w.number(3, fate);
+    w.number(4, u64::from(fe));
+}
+
+fn read_ack(octets: Bytes) -> Result<Ack, Unreadable> {
+    let f = Fields::read(octets, &[1, 2, 3, 4])?;
+    let fate = match f.number(3)? {
+        1 => Fate::Written,
+        2 => Fate::Parked,
+        3 => Fate::Moved(Incarnation(narrow(f.number(4)?)?)),
+        4 => Fate::Gone,
+        5 => Fate::Busy,
+        6 => Fate::TooLarge,
+        _ => return Err(Unreadable::Range),
+    };
+    Ok(Ack { otid: Otid(f.key(1)?), endpoint: EndpointId(f.number(2)?), fate })
+}
+
+fn write_answer(w: &mut Writer, answer: &Answer) {
+    w.octets(1, &answer.otid.0);
+    w.number(2, answer.endpoint.0);
+    match &answer.said {
+        Said::Response(octets) => w.octets(3, octets),
+        Said::Before(status) => w.number(4, u64::from(*status)),
+        Said::Nothing => {}
+    }
+}
+
+fn read_answer(octets: Bytes) -> Result<Answer, Unreadable> {
+    let f = Fields::read(octets, &[1, 2, 3, 4])?;
+    let said = match (f.maybe(3), f.maybe(4)) {
+        (Some(octets), _) => Said::Response(octets),
+        (None, Some(status)) => Said::Before(narrow(number(&status)?)?),
+        (None, None) => Said::Nothing,
+    };
+    Ok(Answer { otid: Otid(f.key(1)?), endpoint: EndpointId(f.number(2)?), said })
+}
+
+fn write_changed(w: &mut Writer, changed: &Changed) {
+    w.number(1, u64::from(changed.user.home.0.unsigned_abs()));
+    w.number(2, changed.user.id.0);
+    w.number(3, changed.version.0);
+    changed.state.publications.iter().for_each(|p| w.group(4, |w| write_publication(w, p)));
+    for device in &changed.state.devices {
+        w.group(5, |w| {
+            w.number(1, device.id.0);
+            w.number(2, device.registered.0);
+        });
+    }
+}
+
+fn read_changed(octets: Bytes) -> Result<Changed, Unreadable> {
+    let f = Fields::read(octets, &[1, 2, 3, 4, 5])?;
+    let device = |o: Bytes| {
+        let f = Fields::read(o, &[1, 2])?;
+        Ok(Device { id: EndpointId(f.number(1)?), registered: Micros(f.number(2)?) })
+    };
+    Ok(Changed {
+        user: UserRef { home: Home(narrow(f.number(1)?)?), id: UserId(f.number(2)?) },
+        version: Version(f.number(3)?),
+        state: Facts {
+            publications: f.all(4).map(read_publication).collect::<Result<_, _>>()?,
+            devices: f.all(5).map(device).collect::<Result<_, _>>()?,
+        },
+    })
+}
+
+fn write_publication(w: &mut Writer, publication: &Publication) {
+    w.octets(1, &publication.id.0);
+    if let Some(endpoint) = publication.endpoint {
+        w.number(2, endpoint.0);
+    }
+    w.number(3, publication.state.source as u64);
+    w.number(4, publication.state.availability as u64);
+    publication.state.activities.iter().for_each(|a| w.text(5, a));
+    if let Some(note) = &publication.state.note {
+        w.text(6, note);
+    }
+    w.octets(7, &publication.document);
+    w.number(8, publication.updated.0);
+    w.number(9, publication.since.0);
+}
+
+fn read_publication(octets: Bytes) -> Result<Publication, Unreadable> {
+    let f = Fields::read(octets, &[1, 2, 3, 4, 5, 6, 7, 8, 9])?;
+    let state = State {
+        source: source(f.number(3)?)?,
+        availability: availability(f.number(4)?)?,
+        activities: f.all(5).map(|a| text(&a)).collect::<Result<_, _>>()?,
+        note: f.maybe(6).map(|n| text(&n)).transpose()?,
+    };
+    Ok(Publication {
+        id: Key128(f.key(1)?),
+        endpoint: f.maybe(2).map(|e| number(&e)).transpose()?.map(EndpointId),
+        state,
+        document: f.octets(7)?.to_vec(),
+        updated: Micros(f.number(8)?),
+        since: Micros(f.number(9)?),
+    })
+}
+
+fn source(value: u64) -> Result<Source, Unreadable> {
+    [Source::Automatic, Source::Manual].into_iter().find(|s| *s as u64 == value).ok_or(Unreadable::Range)
+}
+
+fn availability(value: u64) -> Result<Availability, Unreadable> {
+    use Availability as A;
+    let all = [A::Closed, A::SignedIn, A::Away, A::BeRightBack, A::DoNotDisturb, A::Busy, A::Available];
+    all.into_iter().find(|a| *a as u64 == value).ok_or(Unreadable::Range)
+}
+
+fn read_told(octets: Bytes) -> Result<Told, Unreadable> {
+    let f = Fields::read(octets, &[1, 2, 3])?;
+    Ok(Told { id: Key128(f.key(1)?), cseq: narrow(f.number(2)?)?, document: f.number(3)? })
+}

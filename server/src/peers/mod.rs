@@ -1,0 +1,6 @@
+//! Other front ends: frames over mutual TLS, two connections to each.
+
+pub mod frame;
+pub mod identity;
+pub mod links;
+mod wire;
