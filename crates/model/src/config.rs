@@ -33,6 +33,12 @@ pub struct PoolConfig {
     pub key_file: PathBuf,
     /// Where the data is.
     pub store: StoreConfig,
+    /// Links between the front ends of a pool; required in Enterprise Edition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peers: Option<Peers>,
+    /// How a front end takes its leave.
+    #[serde(default, skip_serializing_if = "Drain::is_default")]
+    pub drain: Drain,
     /// How users prove who they are.
     #[serde(default)]
     pub authentication: Authentication,
@@ -76,6 +82,8 @@ pub enum Edition {
     /// One front end with an embedded store.
     #[default]
     Standard,
+    /// Many front ends with one Back-End Database.
+    Enterprise,
 }
 
 /// Socket addresses per transport; an empty list switches the transport off.
@@ -145,6 +153,9 @@ pub struct StoreConfig {
     /// SQLite in a folder of its own (Standard Edition).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sqlite: Option<SqliteStore>,
+    /// PostgreSQL (Enterprise Edition).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub postgres: Option<PostgresStore>,
 }
 
 /// The embedded store.
@@ -153,6 +164,96 @@ pub struct StoreConfig {
 pub struct SqliteStore {
     /// Folder of the database file; created with mode 0700 when absent.
     pub folder: PathBuf,
+}
+
+/// The Back-End Database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PostgresStore {
+    /// Host name or IP address (IPv6 without brackets); with TLS the name in the server's certificate.
+    pub host: String,
+    /// Port, 1–65535.
+    #[serde(default = "PostgresStore::default_port")]
+    pub port: u16,
+    /// Name of the database.
+    pub database: String,
+    /// File with the name of the login; read anew at each connection.
+    pub user_file: PathBuf,
+    /// File with its password; read anew at each connection.
+    pub password_file: PathBuf,
+    /// How the connection is protected.
+    #[serde(default)]
+    pub tls: PostgresTls,
+}
+
+impl PostgresStore {
+    /// The port that PostgreSQL listens on unless told otherwise.
+    pub const fn default_port() -> u16 {
+        5432
+    }
+}
+
+/// TLS towards the Back-End Database.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct PostgresTls {
+    /// Whether and how.
+    pub mode: PostgresTlsMode,
+    /// PEM file of the CA that signed the database's certificate; required unless the mode is `off`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+}
+
+/// Whether the connection to the Back-End Database is protected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PostgresTlsMode {
+    /// Only with a certificate of the CA given and for the host's name.
+    #[default]
+    VerifyFull,
+    /// Not at all: for one machine, or a network that nobody else reaches.
+    Off,
+}
+
+/// Links between the front ends of one pool: mutual TLS.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Peers {
+    /// Socket address to listen on.
+    pub listen: SocketAddr,
+    /// Address and port that other front ends dial; empty: the environment's `POD_IP` and the port of `listen`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub advertise: String,
+    /// The one name that every front end's certificate carries, and that both sides of a link check.
+    pub server_name: String,
+    /// Certificate chain, leaf first, for server and client.
+    pub certificate_file: PathBuf,
+    /// Private key.
+    pub key_file: PathBuf,
+    /// CA that signs the certificates of front ends, and of nobody else.
+    pub ca_file: PathBuf,
+}
+
+/// How a front end takes its leave: flows are closed at an even rate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Drain {
+    /// It has ended after so many seconds; 5–3600.
+    pub timeout_seconds: u32,
+    /// Most flows closed in one second; 1–10000.
+    pub flows_per_second: u32,
+}
+
+impl Drain {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self { timeout_seconds: 60, flows_per_second: 50 }
+    }
 }
 
 /// Digest settings.

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use commpool_model::config::{
-    Authentication, DigestAlgorithm, Edition, HostPort, Listeners, LogConfig, LogFormat, OfflinePolicy, Outward,
+    Authentication, DigestAlgorithm, Drain, Edition, HostPort, Listeners, LogConfig, LogFormat, OfflinePolicy, Outward,
     Policy, PoolConfig, PresencePolicy, SourceAddress, SqliteStore, StoreConfig, TlsFiles,
 };
 use k8s_openapi::ByteString;
@@ -53,7 +53,9 @@ pub fn server_config(pool: &ValidatedPool, reach: &Reach) -> Result<PoolConfig, 
         tls: (pool.tls != TlsSource::NoListener)
             .then(|| TlsFiles { certificate_file: folder.join("tls/tls.crt"), key_file: folder.join("tls/tls.key") }),
         key_file: folder.join("keys").join(POOL_KEY),
-        store: StoreConfig { sqlite: Some(SqliteStore { folder: DATA_FOLDER.into() }) },
+        store: StoreConfig { sqlite: Some(SqliteStore { folder: DATA_FOLDER.into() }), postgres: None },
+        peers: None,
+        drain: Drain::default(),
         authentication: authentication(&pool.spec.authentication),
         policy: policy(&pool.spec.policy),
         management: Some(any(MANAGEMENT_PORT)),

@@ -40,7 +40,7 @@ fn form(path: Option<&str>, problem: &str) -> ConfigError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{DigestAlgorithm, HostPort, PresencePolicy, SourceAddress, TlsFiles};
+    use crate::config::{DigestAlgorithm, Edition, HostPort, PostgresTlsMode, PresencePolicy, SourceAddress, TlsFiles};
 
     const MINIMAL: &str = "
 pool: demo
@@ -48,6 +48,23 @@ sipDomains: [Example.COM]
 listeners: {udp: ['127.0.0.1:5060']}
 keyFile: /data/key
 store: {sqlite: {folder: /data}}
+";
+
+    const ENTERPRISE: &str = "
+  postgres:
+    host: demo-database
+    database: commpool
+    userFile: /database/username
+    passwordFile: /database/password
+    tls: {mode: off}
+edition: Enterprise
+peers:
+  listen: 0.0.0.0:5070
+  serverName: demo-peers.default.svc
+  certificateFile: /peers/tls.crt
+  keyFile: /peers/tls.key
+  caFile: /peers/ca.crt
+drain: {timeoutSeconds: 90}
 ";
 
     fn refused(change: impl FnOnce(&str) -> String) -> String {
@@ -78,6 +95,23 @@ store: {sqlite: {folder: /data}}
     }
 
     #[test]
+    fn enterprise_as_an_operator_writes_it() {
+        let text = MINIMAL.replace("{sqlite: {folder: /data}}", ENTERPRISE);
+        let config = PoolConfig::from_yaml(&text).unwrap();
+        let postgres = config.store.postgres.as_ref().unwrap();
+        assert_eq!(
+            (config.edition, postgres.port, postgres.tls.mode),
+            (Edition::Enterprise, 5432, PostgresTlsMode::Off)
+        );
+        let peers = config.peers.as_ref().unwrap();
+        assert_eq!((peers.listen.port(), peers.advertise.as_str()), (5070, ""));
+        assert_eq!((config.drain.timeout_seconds, config.drain.flows_per_second), (90, 50));
+        assert_eq!(PoolConfig::from_yaml(&config.to_yaml().unwrap()).unwrap(), config);
+        let open = PoolConfig::from_yaml(&text.replace("tls: {mode: off}", "")).unwrap_err().to_string();
+        assert!(open.starts_with("store.postgres.tls.caFile: is missing"), "{open}");
+    }
+
+    #[test]
     fn form_errors_name_the_field() {
         assert!(refused(|text| format!("{text}colour: red\n")).contains("unknown field `colour`"));
         let inner = refused(|text| text.replace("folder: /data", "folder: /data, mode: 7"));
@@ -85,7 +119,7 @@ store: {sqlite: {folder: /data}}
         assert!(refused(|text| text.replace("keyFile: /data/key", "")).contains("missing field `keyFile`"));
         let listener = refused(|text| text.replace("127.0.0.1:5060", "nonsense"));
         assert!(listener.starts_with("listeners.udp[0]: "), "{listener}");
-        let edition = refused(|text| format!("{text}edition: Enterprise\n"));
+        let edition = refused(|text| format!("{text}edition: Premium\n"));
         assert!(edition.starts_with("edition: ") && edition.contains("Standard"), "{edition}");
         assert!(refused(|_| String::new()).starts_with("configuration: "));
         assert!(refused(|_| "listeners: [".to_owned()).contains("line 1"));
