@@ -136,6 +136,7 @@ impl Bench {
             },
             agent: "Linphone/5.2.0 (belle-sip/5.2.0)".to_owned(),
             contacts: Contacts::Each(vec![binding]),
+            unreachable: Vec::new(),
         }
         .into()
     }

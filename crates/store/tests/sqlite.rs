@@ -96,6 +96,7 @@ fn register(user: UserRef, fe: Incarnation, n: u8) -> Request {
         flow: FlowRef { fe, serial: 1, transport: Transport::Udp, remote: "192.0.2.1:5060".to_owned() },
         agent: String::new(),
         contacts: Contacts::Each(vec![binding]),
+        unreachable: Vec::new(),
     }
 }
 

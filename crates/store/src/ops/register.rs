@@ -21,6 +21,9 @@ pub struct Request {
     pub agent: String,
     /// What it asks for.
     pub contacts: Contacts,
+    /// Front ends that the caller cannot reach: their flows count as dead for this request, before anybody has reaped
+    /// them, so that a device of theirs is known again by its instance; at most 100.
+    pub unreachable: Vec<Incarnation>,
 }
 
 /// What a REGISTER asks for (RFC 3261 §10.3).

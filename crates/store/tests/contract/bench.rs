@@ -176,6 +176,7 @@ impl Registration {
             flow: flow(fe, u32::from(n)),
             agent: "Client/1.0".to_owned(),
             contacts: Contacts::Each(vec![binding(n)]),
+            unreachable: Vec::new(),
         })
     }
 

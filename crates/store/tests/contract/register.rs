@@ -13,6 +13,7 @@ contract! {
     a_late_copy_does_not_undo_what_came_since
     an_older_request_of_the_same_call_is_stale
     all_contacts_or_none
+    of_two_contacts_with_one_key_the_last_counts
     expires_zero_removes_one
     a_removal_by_another_flow_tells_the_holder
     a_star_removes_all_unless_one_is_newer
@@ -113,6 +114,20 @@ fn all_contacts_or_none(b: &Bench) {
     let how: Vec<Change> = done.touched.iter().map(|touched| touched.how).collect();
     assert_eq!(how, [Change::Created, Change::Refreshed]);
     assert_eq!(done.bindings.len(), 2);
+}
+
+fn of_two_contacts_with_one_key_the_last_counts(b: &Bench) {
+    let (fe, alice) = (b.start(true), b.add("alice"));
+    let both = vec![Binding { expires: 0, ..binding(1) }, binding(2), Binding { expires: 60, ..binding(1) }];
+    let request = Registration::new(alice, fe, 1).contacts(Contacts::Each(both));
+    let done = b.register(&request);
+    let first = EndpointId::new(alice.id, Key128([1; 16]), 0);
+    let touched: Vec<_> = done.touched.iter().map(|touched| (touched.endpoint == Some(first), touched.how)).collect();
+    assert_eq!(touched, [(true, Change::Created), (false, Change::Created), (true, Change::Created)]);
+    assert_eq!((done.bindings.len(), done.bindings[0].expires_ms), (2, 60_000));
+    let gone = vec![binding(1), Binding { expires: 0, ..binding(1) }];
+    let done = b.register(&Registration::new(alice, fe, 1).cseq(2).contacts(Contacts::Each(gone)));
+    assert_eq!(done.bindings.len(), 1);
 }
 
 fn expires_zero_removes_one(b: &Bench) {
