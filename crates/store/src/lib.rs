@@ -7,8 +7,10 @@
 
 mod bounds;
 mod clock;
+mod codes;
 mod engine;
 mod error;
+mod job;
 mod memory;
 pub mod ops;
 mod rows;

@@ -5,13 +5,10 @@ use rusqlite::Row;
 
 use super::tables::Transaction;
 use super::values::{Columns, int};
+use crate::codes::account_state;
 use crate::engine::accounts::{Accounts, Visit};
 use crate::ops::accounts::State;
 use crate::rows::AccountRow;
-
-fn state(code: u8) -> Option<State> {
-    [State::On, State::Disabled, State::Removed].into_iter().find(|state| *state as u8 == code)
-}
 
 fn row(row: &Row<'_>) -> rusqlite::Result<AccountRow> {
     let mut columns = Columns::of(row);
@@ -19,7 +16,7 @@ fn row(row: &Row<'_>) -> rusqlite::Result<AccountRow> {
         user: columns.user()?,
         address: columns.get()?,
         display_name: columns.get()?,
-        state: columns.code(state)?,
+        state: columns.code(account_state)?,
         changed: columns.int()?,
     })
 }
@@ -27,7 +24,7 @@ fn row(row: &Row<'_>) -> rusqlite::Result<AccountRow> {
 impl Accounts for Transaction<'_> {
     fn account_state(&mut self, user: UserId) -> rusqlite::Result<Option<State>> {
         let sql = "select state from account where user_id = ?1";
-        self.one(sql, [int(user.0)], |row| Columns::of(row).code(state))
+        self.one(sql, [int(user.0)], |row| Columns::of(row).code(account_state))
     }
 
     fn account_by_address(&mut self, address: &str) -> rusqlite::Result<Option<AccountRow>> {

@@ -1,23 +1,12 @@
 //! Passwords as Digest verifiers.
 
-use commpool_model::config::DigestAlgorithm;
 use commpool_model::ids::UserId;
 
 use super::tables::Transaction;
 use super::values::{Columns, int};
+use crate::codes::{algorithm, of_algorithm};
 use crate::engine::credentials::Credentials;
 use crate::ops::credentials::Verifier;
-
-const fn code(algorithm: DigestAlgorithm) -> u8 {
-    match algorithm {
-        DigestAlgorithm::Sha256 => 1,
-        DigestAlgorithm::Md5 => 2,
-    }
-}
-
-fn algorithm(of: u8) -> Option<DigestAlgorithm> {
-    [DigestAlgorithm::Sha256, DigestAlgorithm::Md5].into_iter().find(|algorithm| code(*algorithm) == of)
-}
 
 impl Credentials for Transaction<'_> {
     fn labels(&mut self, user: UserId) -> rusqlite::Result<Vec<String>> {
@@ -36,7 +25,7 @@ impl Credentials for Transaction<'_> {
     fn put_verifier(&mut self, user: UserId, label: &str, verifier: &Verifier) -> rusqlite::Result<()> {
         let sql = "insert or replace into credential (user_id, label, algorithm, realm, verifier)
                    values (?1, ?2, ?3, ?4, ?5)";
-        let row = (int(user.0), label, code(verifier.algorithm), &verifier.realm, &verifier.ha1);
+        let row = (int(user.0), label, of_algorithm(verifier.algorithm), &verifier.realm, &verifier.ha1);
         self.execute(sql, row).map(drop)
     }
 

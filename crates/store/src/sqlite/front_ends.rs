@@ -4,14 +4,9 @@ use commpool_model::ids::Incarnation;
 
 use super::tables::Transaction;
 use super::values::{Columns, int};
+use crate::codes::front_end_state;
 use crate::engine::front_ends::FrontEnds;
-use crate::ops::front_ends::State;
 use crate::rows::{FrontEndRow, Lives};
-
-fn state(code: u8) -> Option<State> {
-    let all = [State::Starting, State::Serving, State::Draining, State::Dead];
-    all.into_iter().find(|state| *state as u8 == code)
-}
 
 impl FrontEnds for Transaction<'_> {
     fn lives(&mut self) -> rusqlite::Result<Lives> {
@@ -37,7 +32,7 @@ impl FrontEnds for Transaction<'_> {
                 start_id: columns.get()?,
                 address: columns.get()?,
                 build: columns.get()?,
-                state: columns.code(state)?,
+                state: columns.code(front_end_state)?,
                 lease_until: columns.micros()?,
                 dead_since: columns.maybe_micros()?,
             })

@@ -2,35 +2,11 @@
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use crate::error::StoreError;
-use crate::ops::{Class, Operation, Outcome};
+use crate::job::{BATCH, Job, QUEUE};
+use crate::ops::Class;
 use crate::stats::Meter;
-use crate::store::Reply;
-
-/// Most requests of one class that wait.
-const QUEUE: usize = 4096;
-/// Most requests in one batch.
-const BATCH: usize = 64;
-
-/// A request that waits for its answer.
-pub(super) struct Job {
-    pub(super) operation: Operation,
-    reply: Reply,
-    submitted: Instant,
-}
-
-impl Job {
-    pub(super) fn new(operation: Operation, reply: Reply, submitted: Instant) -> Self {
-        Self { operation, reply, submitted }
-    }
-
-    pub(super) fn answer(self, meter: &Meter, outcome: Result<Outcome, StoreError>) {
-        meter.answered(self.operation.index(), outcome.is_ok(), self.submitted.elapsed());
-        (self.reply)(outcome);
-    }
-}
 
 #[derive(Default)]
 pub(super) struct Lane {

@@ -1,23 +1,14 @@
 //! Publications and the state they add up to.
 
 use commpool_model::ids::{Incarnation, Key128, UserId, Version};
-use commpool_model::presence::{Availability, Source, State};
+use commpool_model::presence::State;
 use rusqlite::{Row, params};
 
 use super::tables::Transaction;
-use super::values::{Columns, bits, int, joined};
+use super::values::{Columns, bits, int};
+use crate::codes::{availability, joined, source};
 use crate::engine::presence::Presence;
 use crate::rows::{Head, PublicationRow};
-
-fn source(code: u8) -> Option<Source> {
-    [Source::Automatic, Source::Manual].into_iter().find(|source| *source as u8 == code)
-}
-
-fn availability(code: u8) -> Option<Availability> {
-    use Availability::{Available, Away, BeRightBack, Busy, Closed, DoNotDisturb, SignedIn};
-    let all = [Closed, SignedIn, Away, BeRightBack, DoNotDisturb, Busy, Available];
-    all.into_iter().find(|availability| *availability as u8 == code)
-}
 
 fn publication(row: &Row<'_>) -> rusqlite::Result<PublicationRow> {
     let mut columns = Columns::of(row);

@@ -2,12 +2,13 @@
 
 use rusqlite::Connection;
 
-use super::lane::{Attendance, Job, Lane};
+use super::lane::{Attendance, Lane};
 use super::open::explain;
 use super::tables::Transaction;
 use crate::clock::Clock;
 use crate::engine;
 use crate::error::StoreError;
+use crate::job::Job;
 use crate::ops::accounts::Changed;
 use crate::ops::{Operation, Outcome};
 use crate::stats::Meter;

@@ -4,9 +4,10 @@ use commpool_model::ids::{EndpointId, Origin, UserId};
 use rusqlite::{Row, params};
 
 use super::tables::Transaction;
-use super::values::{Columns, bits, int, joined};
+use super::values::{Columns, bits, int};
+use crate::codes::{joined, transport};
 use crate::engine::register::Bindings;
-use crate::ops::{FlowRef, Transport};
+use crate::ops::FlowRef;
 use crate::rows::EndpointRow;
 
 /// Columns of an endpoint in the order in which [`endpoint`] reads them.
@@ -20,10 +21,6 @@ macro_rules! endpoints {
     };
 }
 pub(super) use endpoints;
-
-fn transport(code: u8) -> Option<Transport> {
-    [Transport::Udp, Transport::Tcp, Transport::Tls].into_iter().find(|transport| *transport as u8 == code)
-}
 
 pub(super) fn endpoint(row: &Row<'_>) -> rusqlite::Result<EndpointRow> {
     let mut columns = Columns::of(row);

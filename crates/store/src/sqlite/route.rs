@@ -1,17 +1,13 @@
 //! Access control entries.
 
-use commpool_model::acl::{Ace, Right};
+use commpool_model::acl::Ace;
 use commpool_model::ids::UserId;
 use rusqlite::Row;
 
 use super::tables::Transaction;
 use super::values::{Columns, int};
+use crate::codes::right;
 use crate::engine::route::{ACES, Aces};
-
-fn right(code: u8) -> Option<Right> {
-    let all = [Right::Unset, Right::Allow, Right::Deny, Right::PoliteBlock];
-    all.into_iter().find(|right| *right as u8 == code)
-}
 
 fn ace(row: &Row<'_>) -> rusqlite::Result<Ace> {
     let mut columns = Columns::of(row);

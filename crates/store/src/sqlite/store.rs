@@ -5,13 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use super::lane::{Job, Lane};
+use super::lane::Lane;
 use super::open::{self, SqliteOptions, Use};
 use super::read::Reader;
 use super::write::Writer;
 use crate::bounds;
 use crate::clock::Clock;
 use crate::error::StoreError;
+use crate::job::Job;
 use crate::ops::{Class, Operation};
 use crate::stats::{Meter, add};
 use crate::store::Reply;

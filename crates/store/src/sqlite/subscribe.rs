@@ -4,7 +4,8 @@ use commpool_model::ids::{EndpointId, Incarnation, Key128, Micros, Origin, UserI
 use rusqlite::{Row, params};
 
 use super::tables::Transaction;
-use super::values::{Columns, bits, int, joined};
+use super::values::{Columns, bits, int};
+use crate::codes::{joined, kind};
 use crate::engine::subscribe::Subscriptions;
 use crate::ops::subscribe::{Dialog, Kind};
 use crate::rows::SubscriptionRow;
@@ -18,10 +19,6 @@ macro_rules! subscriptions {
             $rest
         )
     };
-}
-
-fn kind(code: u8) -> Option<Kind> {
-    (code == Kind::Presence as u8).then_some(Kind::Presence)
 }
 
 fn subscription(row: &Row<'_>) -> rusqlite::Result<SubscriptionRow> {

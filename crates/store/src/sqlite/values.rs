@@ -4,6 +4,8 @@ use commpool_model::ids::{EndpointId, Incarnation, Key128, Micros, UserId};
 use rusqlite::Row;
 use rusqlite::types::Type;
 
+use crate::codes::split;
+
 /// A number as SQLite keeps it; what does not fit is as good as for ever.
 pub(super) fn int(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
@@ -12,11 +14,6 @@ pub(super) fn int(number: u64) -> i64 {
 /// An endpoint id as SQLite keeps it: the same 64 bits.
 pub(super) const fn bits(id: EndpointId) -> i64 {
     id.0.cast_signed()
-}
-
-/// A list of texts without control characters in one text.
-pub(super) fn joined(list: &[String]) -> String {
-    list.join("\n")
 }
 
 /// Reads the columns of a row one after the other.
@@ -68,8 +65,7 @@ impl<'a> Columns<'a> {
     }
 
     pub(super) fn list(&mut self) -> rusqlite::Result<Vec<String>> {
-        let text = self.get::<String>()?;
-        Ok(if text.is_empty() { Vec::new() } else { text.split('\n').map(str::to_owned).collect() })
+        self.get::<String>().map(|text| split(&text))
     }
 
     /// A number that stands for one of few values.
