@@ -6,7 +6,7 @@ use std::sync::Arc;
 use commpool_model::ids::{EndpointId, Incarnation, Key128, Micros, Origin, UserId, UserRef, Version};
 use commpool_model::presence;
 
-use crate::ops::{Endpoint, FlowRef, accounts, front_ends, subscribe};
+use crate::ops::{Endpoint, FlowRef, Transport, accounts, front_ends, subscribe};
 
 /// Grace of a lost endpoint, seconds.
 const GRACE: u64 = 15;
@@ -131,10 +131,15 @@ impl EndpointRow {
         self.lost_at.into_iter().chain(lives.dead_since(self.flow.fe)).min()
     }
 
-    /// Whether the grace after a loss is over.
+    /// Whether the grace after a loss is over. A client over UDP does not learn that its front end is gone: it is
+    /// expected back at its next refresh, so until its binding expires.
     pub(crate) fn faded(&self, lives: &Lives, now: Micros) -> bool {
         let grace = if self.reg_id.is_some() { GRACE_OUTBOUND } else { GRACE };
-        self.lost_since(lives).is_some_and(|at| at.plus_seconds(grace) <= now)
+        let over = |at: Micros| match self.flow.transport {
+            Transport::Udp => self.expires_at <= now,
+            _ => at.plus_seconds(grace) <= now,
+        };
+        self.lost_since(lives).is_some_and(over)
     }
 
     pub(crate) fn life(&self, lives: &Lives, now: Micros) -> Life {

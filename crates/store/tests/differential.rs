@@ -104,6 +104,7 @@ fn register() -> impl Strategy<Value = Operation> {
             flow,
             agent: "Client".to_owned(),
             contacts,
+            unreachable: Vec::new(),
         }
         .into()
     })
@@ -208,7 +209,7 @@ fn front_end() -> impl Strategy<Value = Operation> {
 fn assertion() -> impl Strategy<Value = Operation> {
     let endpoint =
         (register(), 1..4_u64, proptest::bool::weighted(0.1)).prop_filter_map("a binding", |(of, ms, lost)| {
-            let Operation::Register(register::Request { user, origin, call_id, cseq, flow, agent, contacts }) = of
+            let Operation::Register(register::Request { user, origin, call_id, cseq, flow, agent, contacts, .. }) = of
             else {
                 return None;
             };

@@ -8,7 +8,7 @@ use commpool_sip::subscription::{Dialog, Subscribe};
 use commpool_sip::time::Moment;
 use commpool_store::ops::adopt::{Adopt, Adopted, AdoptedDialog, Flush, Flushed};
 use commpool_store::ops::assert::{Assert, Asserted};
-use commpool_store::ops::subscribe::{CSEQ_STEP, Presentity};
+use commpool_store::ops::subscribe::{CSEQ_STEP, OUTLIVES};
 
 use super::dialogs::Subscription;
 use super::flow::Flow;
@@ -18,6 +18,8 @@ use super::{Engine, watched::Edition};
 use crate::peers::frame::{self, Told};
 use crate::services::Caller;
 
+/// An adoption that the store did not take is tried again after this.
+const ADOPT_AGAIN: Duration = Duration::from_secs(1);
 /// NOTIFYs after an adoption go out at this pace.
 const PACE: Duration = Duration::from_millis(40);
 /// What an owner before told is remembered so long for a dialog that is not here yet.
@@ -37,14 +39,29 @@ pub(super) struct Adoption {
     caller: Caller,
 }
 
-/// What owners before have told dialogs that may come here.
+/// What is on its way here: what owners before have told dialogs, and adoptions that wait for the store.
 #[derive(Debug, Default)]
-pub(super) struct ToldBefore(HashMap<Key128, (Told, Moment)>);
+pub(super) struct OnTheWay {
+    told: HashMap<Key128, (Told, Moment)>,
+    adoptions: HashMap<EndpointId, Adoption>,
+}
 
 impl Engine {
     /// An endpoint came here with its dialogs at another front end: they are owned here from now on.
     pub(super) fn adopt(&mut self, now: Moment, endpoint: EndpointId, flow: Flow, caller: &Caller) {
         self.adopt_page(now, Adoption { endpoint, flow, caller: caller.clone() }, None);
+    }
+
+    pub(super) fn adopt_later(&mut self, now: Moment, adoption: Adoption) {
+        self.timers.set(Due::Adopt(adoption.endpoint), now + ADOPT_AGAIN);
+        self.on_the_way.adoptions.insert(adoption.endpoint, adoption);
+    }
+
+    pub(super) fn adopt_again(&mut self, now: Moment, endpoint: EndpointId) {
+        let here = |a: &Adoption| self.registrations.flow(endpoint) == Some(a.flow);
+        if let Some(adoption) = self.on_the_way.adoptions.remove(&endpoint).filter(here) {
+            self.adopt_page(now, adoption, None);
+        }
     }
 
     fn adopt_page(&mut self, now: Moment, adoption: Adoption, after: Option<Key128>) {
@@ -65,9 +82,11 @@ impl Engine {
             .into_iter()
             .map(|(address, p)| {
                 let user = self.learn(now, &address, p);
+                self.keep_watching(now, user);
                 (address, user)
             })
             .collect();
+        tracing::debug!(user = adoption.caller.address, dialogs = dialogs.len(), "dialogs adopted");
         let last = dialogs.last().map(|d| d.sub_id);
         let mut turn = 0;
         for dialog in dialogs {
@@ -81,12 +100,6 @@ impl Engine {
         }
     }
 
-    fn learn(&mut self, now: Moment, address: &str, presentity: Presentity) -> UserRef {
-        let user = self.watched.learn(address, presentity);
-        self.keep_watching(now, user);
-        user
-    }
-
     /// One dialog becomes ours. True: its watcher is told something at `at`.
     fn take_over(
         &mut self,
@@ -98,6 +111,7 @@ impl Engine {
     ) -> bool {
         let d = &row.dialog;
         let Some(address) = row.presentities.first() else { return false };
+        let left = row.seconds_left / OUTLIVES;
         let dialog = Dialog::new(
             now,
             &Subscribe {
@@ -111,7 +125,8 @@ impl Engine {
                 event_package: "presence",
                 event_id: Some(d.event_id.as_str()).filter(|id| !id.is_empty()),
                 cseq: d.remote_cseq,
-                expires: row.seconds_left,
+                // Not more than was granted, not less than is left.
+                expires: left,
                 last_local_cseq: row.cseq.saturating_sub(CSEQ_STEP),
                 pool_seconds: self.cseq_seconds(now),
             },
@@ -128,7 +143,7 @@ impl Engine {
         own.adopted = true;
         own.told = self.told_before(id, presentity);
         let news = own.told.is_none() || own.told != self.watched.get(presentity).map(|t| t.edition);
-        self.insert_dialog(now, id, own, adoption.flow, row.seconds_left);
+        self.insert_dialog(now, id, own, adoption.flow, left);
         if news {
             self.timers.set(Due::Notify(id), at);
         }
@@ -137,7 +152,7 @@ impl Engine {
 
     /// What the owner before told a dialog, as an edition of ours if it is what we would tell.
     fn told_before(&mut self, id: Key128, presentity: UserRef) -> Option<Edition> {
-        let (told, _) = self.told_before.0.remove(&id)?;
+        let (told, _) = self.on_the_way.told.remove(&id)?;
         let target = self.watched.get(presentity)?;
         (told.document != 0 && told.document == target.hash()).then_some(target.edition)
     }
@@ -147,11 +162,11 @@ impl Engine {
         if self.dialogs.raise(told.id, told.cseq) {
             return;
         }
-        if self.told_before.0.len() >= MAX_TOLD {
-            self.told_before.0.retain(|_, (_, until)| *until > now);
+        if self.on_the_way.told.len() >= MAX_TOLD {
+            self.on_the_way.told.retain(|_, (_, until)| *until > now);
         }
-        if self.told_before.0.len() < MAX_TOLD {
-            self.told_before.0.insert(told.id, (told, now + TOLD_FOR));
+        if self.on_the_way.told.len() < MAX_TOLD {
+            self.on_the_way.told.insert(told.id, (told, now + TOLD_FOR));
         }
     }
 

@@ -24,8 +24,12 @@ use crate::services::{Caller, Refusal, Request};
 
 /// A NOTIFY without an answer ends the subscription after Timer F.
 const TIMER_F: Duration = Duration::from_secs(32);
+/// A NOTIFY over UDP that nobody answered is tried again after this.
+const TRY_AGAIN: Duration = Duration::from_secs(20);
 /// Most dialogs of one flow.
 const MAX_ON_FLOW: u32 = 1_000;
+/// Seconds granted to a dialog that belongs to no endpoint: nobody carries it on when its front end dies.
+const ALONE: u32 = 120;
 /// A pending subscription asks the store again after this.
 const DECIDE_AGAIN: Duration = Duration::from_secs(2);
 /// Most pending subscriptions.
@@ -115,6 +119,15 @@ impl Dialogs {
         self.all.get(&id)
     }
 
+    /// How the dialog of a Call-ID stands, for people.
+    pub(super) fn describe(&self, call_id: &str) -> Option<String> {
+        let own = self.all.values().find(|own| own.dialog.call_id() == call_id)?;
+        Some(format!(
+            "flow {:?}, presentity {:?}, told {:?}, under way {}, again {}, adopted {}, ending {:?}",
+            own.flow, own.presentity, own.told, own.under_way, own.again, own.adopted, own.ending
+        ))
+    }
+
     /// Dialogs of an endpoint.
     pub(super) fn of(&self, endpoint: EndpointId) -> Vec<Key128> {
         ids(&self.of_endpoint, &endpoint)
@@ -132,8 +145,10 @@ impl Dialogs {
 
     /// Dialogs whose rows are behind; they count as told to the store.
     pub(super) fn take_changed(&mut self) -> Vec<Key128> {
-        let changed = self.all.iter_mut().filter_map(|(id, own)| std::mem::take(&mut own.changed).then_some(*id));
-        changed.collect()
+        let all = self.all.iter_mut();
+        let mut changed: Vec<_> = all.filter_map(|(id, own)| std::mem::take(&mut own.changed).then_some(*id)).collect();
+        changed.sort_unstable();
+        changed
     }
 }
 
@@ -168,8 +183,12 @@ fn ids<K: Eq + std::hash::Hash>(map: &HashMap<K, BTreeSet<Key128>>, key: &K) -> 
 
 impl Engine {
     pub(super) fn subscribe(&mut self, now: Moment, request: &Request, caller: &Caller) -> Result<(), Refusal> {
-        let wanted =
+        let mut wanted =
             subscribe::understand(&self.settings, &self.key, request, caller, &self.key.to_tag(&request.otid))?;
+        let endpoint = self.endpoint_of(request, caller);
+        if endpoint.is_none() {
+            wanted.expires = wanted.expires.min(ALONE);
+        }
         if self.flows.get(request.flow).is_none_or(|s| s.dialogs >= MAX_ON_FLOW) {
             return Err(Refusal::later("Too Many Subscriptions"));
         }
@@ -178,7 +197,9 @@ impl Engine {
                 return Err(Refusal::status(482));
             }
             let decided = own.presentity.is_some();
-            if decided && !wanted.initial && own.dialog.local_tag() == wanted.dialog.local_tag {
+            // Where the endpoint is news the store must learn it.
+            let settled = own.endpoint.is_some() || endpoint.is_none();
+            if decided && settled && !wanted.initial && own.dialog.local_tag() == wanted.dialog.local_tag {
                 return self.refresh(now, request, &wanted);
             }
         }
@@ -187,7 +208,6 @@ impl Engine {
             // What was named as held must still be there when the answer comes.
             self.keep_watching(now, user);
         }
-        let endpoint = self.endpoint_of(request, caller);
         let write = subscribe::plan(&wanted, request, caller, self.fe, endpoint, held, self.cseq_seconds(now));
         let asked = Asked { request: request.clone(), caller: caller.clone(), wanted };
         self.call(now, write, Pending::Subscribe(Box::new(asked)));
@@ -257,7 +277,7 @@ impl Engine {
         let expires = asked.wanted.expires;
         self.answer_subscribe(now, request, &asked.wanted.dialog.local_tag, expires);
         self.forget_dialog(asked.wanted.sub_id);
-        let user = self.watched.learn(&asked.wanted.presentity, presentity);
+        let user = self.learn(now, &asked.wanted.presentity, presentity);
         self.make_dialog(now, &asked, dialog, Some(user));
         self.supersede(now, asked.wanted.sub_id);
         self.confirmed(now, asked.wanted.sub_id, expires);
@@ -300,7 +320,7 @@ impl Engine {
 
     fn decided(&mut self, now: Moment, asked: &Asked, presentity: Presentity) {
         let id = asked.wanted.sub_id;
-        let user = self.watched.learn(&asked.wanted.presentity, presentity);
+        let user = self.learn(now, &asked.wanted.presentity, presentity);
         self.watched.watch(user, id);
         self.timers.clear(&Due::Unwatch(user));
         if let Some(own) = self.dialogs.all.get_mut(&id) {
@@ -553,11 +573,19 @@ impl Engine {
                 },
             })
         };
-        self.dialogs.all.iter().filter_map(assertion).collect()
+        let mut rows: Vec<_> = self.dialogs.all.iter().filter_map(assertion).collect();
+        rows.sort_unstable_by_key(|row| (row.watcher, row.sub_id));
+        rows
     }
 
     /// Timer F on a live flow ends the subscription (RFC 6665 §4.2.2).
+    /// Over UDP silence means that the path broke, which the client does not know either: it is told again later.
     pub(super) fn notify_unanswered(&mut self, now: Moment, id: Key128) {
+        let Some(own) = self.dialogs.all.get_mut(&id) else { return };
+        if own.ending.is_none() && own.flow.is_some_and(|flow| !flow.reliable()) {
+            (own.under_way, own.told) = (false, None);
+            return self.timers.set(Due::Notify(id), now + TRY_AGAIN);
+        }
         self.close_dialog(now, id);
     }
 
@@ -598,6 +626,7 @@ impl Engine {
     }
 
     fn close_dialog(&mut self, now: Moment, id: Key128) {
+        tracing::debug!(dialog = ?self.dialogs.all.get(&id).map(|d| d.dialog.call_id()), "dialog closed");
         let Some((watcher, presentity)) = self.forget_dialog(id) else { return };
         self.ended.push((watcher, id));
         self.timers.set_if_absent(Due::Flush, now);

@@ -79,6 +79,10 @@ pub(super) struct Forks {
 }
 
 impl Forks {
+    pub(super) fn len(&self) -> usize {
+        self.open.len()
+    }
+
     fn leg(&self, otid: &Otid, endpoint: EndpointId, fe: Incarnation) -> Option<&Leg> {
         self.open.get(otid)?.legs.get(&endpoint).filter(|leg| leg.fe == fe)
     }

@@ -16,7 +16,7 @@ use super::flow::Flow;
 use super::forks::End;
 use super::upkeep::Due;
 pub(super) use crate::peers::frame::Fate;
-use crate::peers::frame::{self, Frame, Said};
+use crate::peers::frame::{self, Frame, HandOver, Said};
 use crate::services::message;
 
 /// Most requests towards clients under way.
@@ -33,6 +33,8 @@ const MAX_UDP: usize = 8 * 1024;
 const STUB: Duration = Duration::from_secs(10);
 /// A delivery waits for it so long.
 const PARKED: Duration = Duration::from_secs(4);
+/// What belongs to an endpoint that came here is awaited so long.
+const HAND_OVER: Duration = Duration::from_secs(1);
 /// Most deliveries that wait for one endpoint.
 const MAX_PARKED: usize = 64;
 
@@ -114,6 +116,11 @@ impl Holder {
         self.sent.next_due()
     }
 
+    /// Requests towards clients.
+    pub(super) fn open(&self) -> usize {
+        self.sent.len()
+    }
+
     /// Endpoints that are expected back, and closed flows not yet lost.
     pub(super) fn stubs(&self) -> usize {
         self.stubs.len() + self.unlost.len()
@@ -134,6 +141,13 @@ impl Holder {
                 self.delivered.remove(&oldest);
             }
         }
+    }
+
+    /// What was delivered to an endpoint and is remembered, newest last; at most as much as a frame takes.
+    pub(super) fn delivered_to(&self, endpoint: EndpointId) -> Vec<(Otid, u16)> {
+        let of = self.order.iter().rev().map(|(_, key)| *key).filter(|(_, e)| *e == endpoint);
+        let known = of.filter_map(|key| self.delivered.get(&key).map(|d| (key.0, d.status.unwrap_or(0))));
+        known.take(frame::MOST).collect()
     }
 
     /// Notes a delivery. `Some`: it was made before; its status, if it is known already.
@@ -177,7 +191,8 @@ impl Engine {
 
     /// Takes a delivery in: over the flow the endpoint has now, once.
     pub(super) fn take(&mut self, now: Moment, asker: Asker, delivery: Delivery, patience: Duration) -> Fate {
-        let Some(flow) = self.registrations.flow(delivery.endpoint).filter(|f| self.flows.get(*f).is_some()) else {
+        let flow = self.registrations.flow(delivery.endpoint).filter(|f| self.flows.get(*f).is_some());
+        let Some(flow) = flow.filter(|_| !self.holder.stubs.contains_key(&delivery.endpoint)) else {
             return self.park(now, asker, delivery);
         };
         let Some(name) = self.name_towards(flow) else { return Fate::Gone };
@@ -326,6 +341,28 @@ impl Engine {
         }
     }
 
+    /// An endpoint came from another front end that is asked what it has delivered: nothing is delivered before that.
+    pub(super) fn await_hand_over(&mut self, now: Moment, endpoint: EndpointId) {
+        self.holder.stubs.entry(endpoint).or_default();
+        self.timers.set(Due::HandOver(endpoint), now + HAND_OVER);
+    }
+
+    /// What belongs to an endpoint that came here.
+    pub(super) fn handed_over(&mut self, now: Moment, hand_over: HandOver) {
+        let until = now + MEMORY;
+        for (otid, status) in hand_over.delivered {
+            let key = (otid, hand_over.endpoint);
+            // Without an answer known by now it will not be known any more: its flow is gone.
+            let status = Some(if status == 0 { 480 } else { status });
+            self.holder.delivered.entry(key).or_insert(Delivered { until, status, askers: Vec::new() });
+            self.holder.order.push_back((until, key));
+        }
+        for told in hand_over.dialogs {
+            self.dialog_was_told(now, told);
+        }
+        self.back_here(now, hand_over.endpoint);
+    }
+
     fn park(&mut self, now: Moment, asker: Asker, delivery: Delivery) -> Fate {
         let endpoint = delivery.endpoint;
         let Some(parked) = self.holder.stubs.get_mut(&endpoint) else { return Fate::Gone };
@@ -351,6 +388,7 @@ impl Engine {
 
     /// An endpoint that was expected back is back here: what waited for it is delivered.
     pub(super) fn back_here(&mut self, now: Moment, endpoint: EndpointId) {
+        self.timers.clear(&Due::HandOver(endpoint));
         self.timers.clear(&Due::Stub(endpoint));
         self.timers.clear(&Due::Parked(endpoint));
         for Parked { asker, delivery, .. } in self.holder.stubs.remove(&endpoint).unwrap_or_default() {

@@ -75,7 +75,8 @@ impl Engine {
     pub(super) fn start_lease(&mut self, now: Moment) {
         if self.lease.shared() {
             self.timers.set(Due::Renew, now);
-            self.timers.set(Due::Pull, now + PULL);
+            // The first pull sets the mark for those after it.
+            self.timers.set(Due::Pull, now);
             self.timers.set(Due::PingPeers, now + PING);
         }
     }
@@ -126,10 +127,10 @@ impl Engine {
     }
 
     pub(super) fn pull(&mut self, now: Moment) {
-        let Lease::Shared { cursor, .. } = &self.lease else { return };
-        let pull = Pull { fe: self.fe, cursor: *cursor, limit: PULLED };
+        let Lease::Shared { cursor, .. } = self.lease else { return };
+        let pull = Pull { fe: self.fe, cursor, limit: PULLED };
         self.call(now, pull, Pending::Pull);
-        self.timers.set(Due::Pull, now + PULL);
+        self.timers.set(Due::Pull, now + if cursor.is_some() { PULL } else { RENEW_AGAIN });
     }
 
     pub(super) fn pulled(&mut self, now: Moment, pulled: Pulled) {
@@ -139,9 +140,7 @@ impl Engine {
         for change in pulled.changes {
             self.presence_changed(now, change);
         }
-        if pulled.more {
-            self.timers.set(Due::Pull, now);
-        }
+        self.timers.set(Due::Pull, now + if pulled.more { Duration::ZERO } else { PULL });
     }
 
     /// Each second: pings, and whether our clients are better off elsewhere.

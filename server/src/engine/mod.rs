@@ -33,7 +33,7 @@ use commpool_store::StoreError;
 use commpool_store::ops::front_ends::FrontEnd;
 use commpool_store::ops::{Operation, Outcome};
 
-use self::adoption::ToldBefore;
+use self::adoption::OnTheWay;
 use self::dialogs::{Asked, Dialogs};
 use self::drain::Draining;
 pub use self::drain::Pace;
@@ -212,7 +212,7 @@ pub struct Engine {
     pace: Pace,
     dialogs: Dialogs,
     undecided: HashMap<Key128, Asked>,
-    told_before: ToldBefore,
+    on_the_way: OnTheWay,
     watched: Watched,
     pending: Pendings,
     timers: Timers<Due>,
@@ -250,7 +250,7 @@ impl Engine {
             pace: start.pace,
             dialogs: Dialogs::default(),
             undecided: HashMap::new(),
-            told_before: ToldBefore::default(),
+            on_the_way: OnTheWay::default(),
             watched: Watched::default(),
             pending: Pendings::default(),
             timers: Timers::default(),
@@ -304,6 +304,23 @@ impl Engine {
     pub fn gauges(&self) -> [usize; 4] {
         let (streams, udp) = self.flows.counts();
         [streams, udp, self.registrations.len(), self.dialogs.len()]
+    }
+
+    /// How the dialog of a Call-ID stands here, for people.
+    pub fn describe_dialog(&self, call_id: &str) -> Option<String> {
+        self.dialogs.describe(call_id)
+    }
+
+    /// Tables that must be empty some time after all traffic has ended.
+    pub fn tables(&self) -> [(&'static str, usize); 6] {
+        [
+            ("server transactions", self.transactions.len()),
+            ("forks", self.forks.len()),
+            ("requests to clients", self.holder.open()),
+            ("dialogs", self.dialogs.len()),
+            ("endpoints", self.registrations.len()),
+            ("store calls", self.pending.waiting()),
+        ]
     }
 
     fn pool_seconds(&self, now: Moment) -> u64 {

@@ -44,8 +44,17 @@ impl Peers {
         self.live.values()
     }
 
+    pub(super) fn is_linked(&self, fe: Incarnation) -> bool {
+        self.linked.contains(&fe)
+    }
+
     pub(super) fn is_live(&self, fe: Incarnation) -> bool {
         self.live.contains_key(&fe)
+    }
+
+    /// Live ones without a working link from here: most likely they are dead and nobody has noticed yet.
+    pub(super) fn unreachable(&self) -> Vec<Incarnation> {
+        self.live.keys().filter(|fe| !self.linked.contains(fe)).copied().collect()
     }
 
     /// Whether some peer renewed its lease within this time.
@@ -107,7 +116,7 @@ impl Engine {
             Frame::Response { remote, octets } => self.response_passed(now, remote, octets),
             Frame::Presence(changes) => changes.into_iter().for_each(|c| self.presence_told(now, c)),
             Frame::Moved { endpoint } => self.moved_away(now, from, endpoint),
-            Frame::Dialogs(dialogs) => dialogs.into_iter().for_each(|d| self.dialog_was_told(now, d)),
+            Frame::HandOver(hand_over) => self.handed_over(now, hand_over),
             Frame::Unbound(endpoint) => self.unbound(now, endpoint),
             Frame::Disowned(id) => self.disowned_at(now, id),
             Frame::SeenHere(addresses) => addresses.into_iter().for_each(|a| self.seen_at(from, a)),

@@ -12,11 +12,15 @@ use commpool_store::ops::{Operation, Outcome, presence};
 use super::adoption::Adoption;
 use super::dialogs::Asked;
 use super::registrations::Waiting;
+use super::upkeep::Due;
 use super::{Engine, Output};
 use crate::services::{Caller, Refusal, Request};
 
 /// A store call that takes longer is answered for by 500; its effect, if it comes, is taken in nonetheless.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What the store lost is said again after this, if it was not taken.
+const ASSERT_AGAIN: Duration = Duration::from_secs(2);
 
 /// What a store call was made for.
 #[derive(Debug)]
@@ -76,6 +80,11 @@ impl Pendings {
         }
         self.calls.insert(self.next, pending);
         self.next
+    }
+
+    /// Calls that a request waits for.
+    pub(super) fn waiting(&self) -> usize {
+        self.calls.values().filter(|call| call.request().is_some()).count()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -149,6 +158,8 @@ impl Engine {
             Pending::Swept => self.sweep_later(now),
             Pending::Accounts => self.ask_accounts_later(now),
             Pending::Renew(_) => self.not_renewed(now),
+            Pending::Adopt(adoption) => self.adopt_later(now, *adoption),
+            Pending::Assert => self.timers.set(Due::Assert, now + ASSERT_AGAIN),
             Pending::Register(waiting) => self.not_registered(now, *waiting),
             Pending::Subscribe(asked) => self.not_subscribed(now, *asked),
             Pending::Lost(flows) => self.note_lost_later(now, flows),

@@ -48,7 +48,9 @@ impl Held {
             updated_ms: ms(now.since(w.updated)),
             expires_ms: ms(w.expires.since(now)),
         };
-        self.0.iter().filter(|(_, w)| w.expires > now).map(assertion).collect()
+        let mut rows: Vec<_> = self.0.iter().filter(|(_, w)| w.expires > now).map(assertion).collect();
+        rows.sort_unstable_by_key(|row| (row.user, row.id));
+        rows
     }
 
     pub(super) fn forget(&mut self, user: UserRef, id: Key128) {

@@ -15,7 +15,7 @@ use super::holder::Fate;
 use super::pending::Pending;
 use super::upkeep::Due;
 use super::{Engine, Output};
-use crate::peers::frame::Frame;
+use crate::peers::frame::{Frame, HandOver};
 use crate::services::{Caller, Refusal, Request, register};
 
 /// A first REGISTER waits so long for a store that is away.
@@ -24,6 +24,8 @@ const HOLD: Duration = Duration::from_secs(6);
 const HOLD_AGAIN: Duration = Duration::from_millis(300);
 /// A refresh without the store is answered with what is left, if it is at least this.
 const LEAST_LEFT: Duration = Duration::from_secs(30);
+/// What is left of an endpoint whose flow is gone stays so long: longer than the longest grace and its sweep.
+const STUB: Duration = Duration::from_secs(60);
 /// Most REGISTERs that wait for the store.
 const MAX_HELD: usize = 20_000;
 
@@ -78,14 +80,16 @@ impl Registrations {
             refreshed_ms: u64::try_from(now.since(held.refreshed).as_millis()).unwrap_or(u64::MAX),
             endpoint: Endpoint { expires_ms: left(held.expires), lost_ms: None, ..held.row.clone() },
         };
-        self.held.values().filter(|held| held.expires > now).map(assertion).collect()
+        let mut rows: Vec<_> = self.held.values().filter(|held| held.expires > now).map(assertion).collect();
+        rows.sort_unstable_by_key(|row| row.endpoint.id);
+        rows
     }
 }
 
 impl Engine {
     pub(super) fn register(&mut self, now: Moment, request: &Request, caller: &Caller) -> Result<(), Refusal> {
         let flow = self.flow_ref(request)?;
-        let write = register::plan(&self.settings, &self.key, request, caller, flow)?;
+        let write = register::plan(&self.settings, &self.key, request, caller, flow, self.peers.unreachable())?;
         self.write_registration(now, Waiting { request: request.clone(), caller: caller.clone(), write });
         Ok(())
     }
@@ -171,7 +175,7 @@ impl Engine {
         };
         for (n, touched) in done.touched.iter().enumerate() {
             let Some(id) = touched.endpoint else { continue };
-            self.tell_holder(touched, id);
+            self.tell_holder(now, touched, id);
             let row = done.bindings.iter().find(|b| b.id == id);
             match (touched.how, row, keys.get(n)) {
                 (Change::Removed, _, _) => {
@@ -190,14 +194,22 @@ impl Engine {
         }
     }
 
+    /// Whether the front end that held an endpoint before is asked for what belongs to it.
+    fn awaits_hand_over(&self, touched: &Touched) -> bool {
+        touched.previous.as_ref().is_some_and(|p| p.fe != self.fe && self.peers.is_linked(p.fe))
+    }
+
     /// The front end that held an endpoint before is told where it is now.
-    fn tell_holder(&mut self, touched: &Touched, endpoint: EndpointId) {
+    fn tell_holder(&mut self, now: Moment, touched: &Touched, endpoint: EndpointId) {
         let Some(previous) = touched.previous.as_ref().filter(|p| p.fe != self.fe) else { return };
         let frame = match touched.how {
             Change::Removed => Frame::Unbound(endpoint),
             Change::Created | Change::Refreshed => Frame::Moved { endpoint },
         };
-        self.tell(previous.fe, frame);
+        let told = self.tell(previous.fe, frame);
+        if told && touched.how != Change::Removed {
+            self.await_hand_over(now, endpoint);
+        }
     }
 
     fn hold(
@@ -237,14 +249,16 @@ impl Engine {
         if before.as_ref().is_some_and(|b| b.flow == request.flow) {
             return;
         }
-        tracing::info!(user = caller.address, endpoint = id.0, remote = %request.info.remote, "signed in");
+        tracing::info!(user = caller.address, endpoint = id.0, remote = %request.info.remote, adoptable, "signed in");
         let same_process = before.as_ref().is_none_or(|b| b.row.call_id == row.call_id);
         if let Some(before) = before {
             self.leave_flow(before.flow, id);
         }
         self.dialogs_follow(now, id, request.flow, same_process);
         self.close_replaced(now, touched);
-        self.back_here(now, id);
+        if !self.awaits_hand_over(touched) {
+            self.back_here(now, id);
+        }
         if adoptable {
             self.adopt(now, id, request.flow, caller);
         }
@@ -292,8 +306,9 @@ impl Engine {
     /// An endpoint of ours has registered at another front end.
     pub(super) fn moved_away(&mut self, now: Moment, to: commpool_model::ids::Incarnation, endpoint: EndpointId) {
         let flow = self.registrations.flow(endpoint);
-        let told = self.hand_over_dialogs(now, endpoint);
-        self.tell(to, Frame::Dialogs(told));
+        let dialogs = self.hand_over_dialogs(now, endpoint);
+        let delivered = self.holder.delivered_to(endpoint);
+        self.tell(to, Frame::HandOver(HandOver { endpoint, dialogs, delivered }));
         self.release(endpoint);
         self.stub_ended(now, endpoint, Fate::Moved(to));
         if let Some(flow) = flow {
@@ -326,7 +341,7 @@ impl Engine {
             }
         }
         for endpoint in state.endpoints {
-            self.timers.clear(&Due::Endpoint(endpoint));
+            self.timers.set(Due::Endpoint(endpoint), now + STUB);
         }
     }
 
@@ -374,8 +389,18 @@ impl Engine {
         state.endpoints.iter().find(|id| self.registrations.user(**id) == Some(caller.user)).copied()
     }
 
-    /// An endpoint's timer rang: the store decides whether it is really past.
+    /// An endpoint's timer rang. Without a flow it has long been swept or is at home elsewhere: what is left of it here
+    /// goes. With one the store decides whether it is really past.
     pub(super) fn endpoint_due(&mut self, now: Moment, id: EndpointId) {
+        let stub = self.registrations.flow(id).is_some_and(|flow| self.flows.get(flow).is_none());
+        if stub && self.lease.age(now) > STUB {
+            // The store is away: nobody has swept.
+            return self.timers.set(Due::Endpoint(id), now + STUB);
+        }
+        if stub {
+            self.release(id);
+            return self.drop_dialogs_of(now, id);
+        }
         self.expired.endpoints.push(id);
         self.timers.set_if_absent(Due::Flush, now);
     }

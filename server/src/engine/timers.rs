@@ -38,6 +38,13 @@ impl<K: Copy + Eq + Hash + Ord> Timers<K> {
         }
     }
 
+    /// Sets a deadline unless there is an earlier one.
+    pub(super) fn set_no_later(&mut self, key: K, at: Moment) {
+        if self.live.get(&key).is_none_or(|deadline| *deadline > at) {
+            self.set(key, at);
+        }
+    }
+
     /// Takes a key's deadline away.
     pub(super) fn clear(&mut self, key: &K) {
         self.live.remove(key);

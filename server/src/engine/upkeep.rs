@@ -28,6 +28,9 @@ const PROBE: Duration = Duration::from_secs(10);
 const GRACE: Duration = Duration::from_millis(15_050);
 const SWEEP_FOR: Duration = Duration::from_secs(37);
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// And always so often where there are several front ends: for what a dead one held over UDP, which is lost only with
+/// its lifetime, and where the one that should have swept died too.
+const SWEEP_ALWAYS: Duration = Duration::from_secs(60);
 /// How often accounts changed by others are asked for.
 const ACCOUNTS: Duration = Duration::from_secs(1);
 /// What the store did not take is tried again after this.
@@ -69,6 +72,8 @@ pub(super) enum Due {
     Ack(Otid, EndpointId),
     /// Deliveries wait for an endpoint long enough.
     Parked(EndpointId),
+    /// What belongs to an endpoint that came here has not come.
+    HandOver(EndpointId),
     /// An endpoint that was expected back has not come.
     Stub(EndpointId),
     /// Flows we closed count as lost from now.
@@ -79,6 +84,10 @@ pub(super) enum Due {
     Shed,
     /// A REGISTER waits for the store to come back.
     Held(Otid),
+    /// An adoption that the store did not take is tried again.
+    Adopt(EndpointId),
+    /// What is held is said to the store again.
+    Assert,
     /// A pending subscription asks the store again.
     Decide(Key128),
     /// Lifetimes and numbers of dialogs are told to the store.
@@ -101,7 +110,7 @@ impl Engine {
 
     pub(super) fn sweep_from(&mut self, now: Moment) {
         self.sweep_until = now + SWEEP_FOR;
-        self.timers.set_if_absent(Due::Sweep, now + GRACE);
+        self.timers.set_no_later(Due::Sweep, now + GRACE);
     }
 
     /// Takes in what was live in the store when this front end started.
@@ -160,11 +169,14 @@ impl Engine {
             Due::Seen => self.tell_seen(),
             Due::Ack(otid, endpoint) => self.unacknowledged(now, otid, endpoint),
             Due::Parked(endpoint) => self.parked_due(now, endpoint),
+            Due::HandOver(endpoint) => self.back_here(now, endpoint),
             Due::Stub(endpoint) => self.stub_ended(now, endpoint, Fate::Gone),
             Due::Unlost => self.unlost_due(now),
             Due::Leave => self.leave(now),
             Due::Shed => self.shed_one(now),
             Due::Held(otid) => self.held_due(now, otid),
+            Due::Adopt(endpoint) => self.adopt_again(now, endpoint),
+            Due::Assert => self.assert_all(now),
             Due::Decide(id) => self.decide(now, id),
             Due::FlushDialogs => self.flush_dialogs(now),
         }
@@ -203,6 +215,8 @@ impl Engine {
         self.call(now, SweepLost { fe: self.fe, limit: SWEEP }, Pending::Swept);
         if now < self.sweep_until {
             self.timers.set(Due::Sweep, now + SWEEP_EVERY);
+        } else if self.lease.shared() {
+            self.timers.set(Due::Sweep, now + SWEEP_ALWAYS);
         }
     }
 
@@ -221,7 +235,7 @@ impl Engine {
     }
 
     pub(super) fn sweep_later(&mut self, now: Moment) {
-        self.timers.set_if_absent(Due::Sweep, now + SWEEP_EVERY);
+        self.timers.set_no_later(Due::Sweep, now + SWEEP_EVERY);
     }
 
     pub(super) fn swept(&mut self, now: Moment, swept: Swept) {

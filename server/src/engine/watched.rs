@@ -62,6 +62,16 @@ impl Target {
     }
 }
 
+/// What a read from the store changed for those who watch already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum News {
+    Nothing,
+    /// What they are shown.
+    Shown,
+    /// Who may see.
+    Rights,
+}
+
 /// Watched users.
 #[derive(Debug, Default)]
 pub(super) struct Watched {
@@ -80,8 +90,8 @@ impl Watched {
         self.targets.get(&user)
     }
 
-    /// Takes in what a subscribe read; the version in memory wins if it is newer.
-    pub(super) fn learn(&mut self, address: &str, read: Presentity) -> UserRef {
+    /// Takes in what the store read; the version in memory wins if it is newer. What those see who watch him already.
+    fn learn(&mut self, address: &str, read: Presentity) -> News {
         let Presentity { user, state, aces, version, facts } = read;
         self.by_address.insert(address.to_owned(), user);
         let target = self.targets.entry(user).or_insert_with(|| Target {
@@ -93,13 +103,14 @@ impl Watched {
             shown: Arc::new(presence::shown(address, &Facts::default())),
             watchers: BTreeSet::new(),
         });
+        let rights = (target.state, &target.aces) != (state, &aces);
         (target.state, target.aces) = (state, aces);
-        if let Some(facts) = facts
-            && (version >= target.version)
-        {
-            target.take(version, &facts);
+        let differs = version >= target.version && facts.is_some_and(|facts| target.take(version, &facts));
+        match (rights, differs) {
+            (true, _) => News::Rights,
+            (false, true) => News::Shown,
+            (false, false) => News::Nothing,
         }
-        user
     }
 
     pub(super) fn watch(&mut self, user: UserRef, dialog: Key128) {
@@ -120,12 +131,18 @@ impl Watched {
 
     /// Every user watched.
     pub(super) fn users(&self) -> Vec<UserRef> {
-        self.targets.keys().copied().collect()
+        let mut users: Vec<_> = self.targets.keys().copied().collect();
+        users.sort_unstable();
+        users
     }
 
     /// Users in memory with their versions, at most so many.
     pub(super) fn all_held(&self, most: usize) -> Vec<(UserRef, Version)> {
-        self.targets.iter().map(|(user, target)| (*user, target.version)).take(most).collect()
+        let watched = self.targets.iter().filter(|(_, target)| !target.watchers.is_empty());
+        let mut held: Vec<_> = watched.map(|(user, target)| (*user, target.version)).collect();
+        held.sort_unstable();
+        held.truncate(most);
+        held
     }
 
     fn forget_unwatched(&mut self, user: UserRef) -> bool {
@@ -147,6 +164,21 @@ impl Engine {
                 self.notify(now, dialog);
             }
         }
+    }
+
+    /// Takes in what a subscribe or an adoption read: nobody else may bring it again, so those who watch already are
+    /// told here.
+    pub(super) fn learn(&mut self, now: Moment, address: &str, read: Presentity) -> UserRef {
+        let user = read.user;
+        let news = self.watched.learn(address, read);
+        for dialog in self.watched.watchers(user) {
+            match news {
+                News::Nothing => break,
+                News::Shown => self.notify(now, dialog),
+                News::Rights => self.tell_again(now, dialog),
+            }
+        }
+        user
     }
 
     /// An account was disabled or enabled: watchers see it.

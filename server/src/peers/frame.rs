@@ -51,8 +51,8 @@ pub enum Frame {
         /// The endpoint.
         endpoint: EndpointId,
     },
-    /// What the dialogs of a moved endpoint had been told.
-    Dialogs(Vec<Told>),
+    /// What belongs to an endpoint that has moved.
+    HandOver(HandOver),
     /// An endpoint you hold signed out elsewhere.
     Unbound(EndpointId),
     /// A dialog of yours is now carried on here.
@@ -169,6 +169,17 @@ pub struct Changed {
     pub state: Facts,
 }
 
+/// What belongs to an endpoint that has moved: nothing is delivered or told twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandOver {
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// What its dialogs had been told.
+    pub dialogs: Vec<Told>,
+    /// Transactions delivered to it lately, with the status of its answer; 0: none came.
+    pub delivered: Vec<(Otid, u16)>,
+}
+
 /// What a dialog had been told by its owner before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Told {
@@ -191,7 +202,7 @@ impl Frame {
     /// Which connection carries it.
     pub const fn class(&self) -> Class {
         match self {
-            Self::Presence(_) | Self::Dialogs(_) | Self::SeenHere(_) => Class::Bulk,
+            Self::Presence(_) | Self::SeenHere(_) => Class::Bulk,
             _ => Class::Calls,
         }
     }
@@ -205,7 +216,7 @@ impl Frame {
             Self::Response { .. } => 5,
             Self::Presence(_) => 6,
             Self::Moved { .. } => 7,
-            Self::Dialogs(_) => 8,
+            Self::HandOver(_) => 8,
             Self::Unbound(_) => 9,
             Self::Disowned(_) => 10,
             Self::SeenHere(_) => 11,
@@ -238,13 +249,7 @@ impl Frame {
             }
             Self::Presence(changes) => changes.iter().for_each(|c| w.group(1, |w| write_changed(w, c))),
             Self::Moved { endpoint } => w.number(1, endpoint.0),
-            Self::Dialogs(dialogs) => dialogs.iter().for_each(|d| {
-                w.group(1, |w| {
-                    w.octets(1, &d.id.0);
-                    w.number(2, u64::from(d.cseq));
-                    w.number(3, d.document);
-                });
-            }),
+            Self::HandOver(hand_over) => write_hand_over(w, hand_over),
             Self::Unbound(endpoint) => w.number(1, endpoint.0),
             Self::Disowned(id) => w.octets(1, &id.0),
             Self::SeenHere(addresses) => addresses.iter().for_each(|a| w.text(1, &a.to_string())),
@@ -271,7 +276,7 @@ impl Frame {
             }
             6 => Self::Presence(list(octets, read_changed)?),
             7 => Self::Moved { endpoint: EndpointId(Fields::read(octets, &[1])?.number(1)?) },
-            8 => Self::Dialogs(list(octets, read_told)?),
+            8 => Self::HandOver(read_hand_over(octets)?),
             9 => Self::Unbound(EndpointId(Fields::read(octets, &[1])?.number(1)?)),
             10 => Self::Disowned(Key128(Fields::read(octets, &[1])?.key(1)?)),
             11 => Self::SeenHere(list(octets, |o| address(&o))?),
@@ -459,6 +464,38 @@ fn availability(value: u64) -> Result<Availability, Unreadable> {
     use Availability as A;
     let all = [A::Closed, A::SignedIn, A::Away, A::BeRightBack, A::DoNotDisturb, A::Busy, A::Available];
     all.into_iter().find(|a| *a as u64 == value).ok_or(Unreadable::Range)
+}
+
+fn write_hand_over(w: &mut Writer, hand_over: &HandOver) {
+    w.number(1, hand_over.endpoint.0);
+    for told in &hand_over.dialogs {
+        w.group(2, |w| {
+            w.octets(1, &told.id.0);
+            w.number(2, u64::from(told.cseq));
+            w.number(3, told.document);
+        });
+    }
+    for (otid, status) in &hand_over.delivered {
+        w.group(3, |w| {
+            w.octets(1, &otid.0);
+            w.number(2, u64::from(*status));
+        });
+    }
+}
+
+fn read_hand_over(octets: Bytes) -> Result<HandOver, Unreadable> {
+    let f = Fields::read(octets, &[1, 2, 3])?;
+    let delivered = |o: Bytes| {
+        let f = Fields::read(o, &[1, 2])?;
+        Ok((Otid(f.key(1)?), narrow(f.number(2)?)?))
+    };
+    let hand_over = HandOver {
+        endpoint: EndpointId(f.number(1)?),
+        dialogs: f.all(2).map(read_told).collect::<Result<_, _>>()?,
+        delivered: f.all(3).map(delivered).collect::<Result<_, _>>()?,
+    };
+    let fits = hand_over.dialogs.len() <= MOST && hand_over.delivered.len() <= MOST;
+    if fits { Ok(hand_over) } else { Err(Unreadable::Range) }
 }
 
 fn read_told(octets: Bytes) -> Result<Told, Unreadable> {

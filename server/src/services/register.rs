@@ -1,7 +1,7 @@
 //! REGISTER: Contacts into bindings, bindings into the answer (RFC 3261 §10.3, RFC 5626 §6).
 
 use bytes::Bytes;
-use commpool_model::ids::{Key128, Origin};
+use commpool_model::ids::{Incarnation, Key128, Origin};
 use commpool_sip::address::{Contacts as SipContacts, NameAddr};
 use commpool_sip::build::Response;
 use commpool_sip::header::HeaderName;
@@ -31,6 +31,7 @@ pub fn plan(
     request: &Request,
     caller: &Caller,
     flow: FlowRef,
+    unreachable: Vec<Incarnation>,
 ) -> Result<register::Request, Refusal> {
     let message = &request.message;
     let to = message.to().map_err(|_| Refusal::because(400, "Bad To"))?;
@@ -41,7 +42,7 @@ pub fn plan(
     let call_id = message.call_id().map_err(|_| Refusal::because(400, "Bad Call-ID"))?.to_owned();
     let contacts = contacts(settings, key, request)?;
     let agent = message.text(HeaderName::UserAgent).map(|a| clipped(&a, 128)).unwrap_or_default();
-    Ok(register::Request { user: caller.user, origin: Origin(request.otid.0), call_id, cseq, flow, agent, contacts })
+    Ok(register::Request { user: caller.user, origin: Origin(request.otid.0), call_id, cseq, flow, agent, contacts, unreachable })
 }
 
 fn clipped(text: &str, octets: usize) -> String {

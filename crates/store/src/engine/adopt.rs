@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use commpool_model::ids::Micros;
 
 use super::Tables;
-use super::subscribe::{OUTLIVES, presentity};
+use super::subscribe::presentity;
 use crate::ops::adopt::{ADOPTED, Adopt, Adopted, AdoptedDialog, Flush};
-use crate::ops::subscribe::{CSEQ_STEP, Ended, Presentity};
+use crate::ops::subscribe::{CSEQ_STEP, Ended, OUTLIVES, Presentity};
 use crate::rows::SubscriptionRow;
 
 pub(crate) fn adopt<T: Tables>(tables: &mut T, now: Micros, request: &Adopt) -> Result<Adopted, T::Error> {
@@ -57,7 +57,7 @@ pub(crate) fn flush<T: Tables>(tables: &mut T, now: Micros, request: &Flush) -> 
     for new in &request.dialogs {
         let row = tables.subscription(new.watcher.id, new.sub_id)?;
         if let Some(mut row) = row.filter(|row| row.fe == request.fe) {
-            row.expires_at = now.plus_seconds(u64::from(new.expires) * OUTLIVES);
+            row.expires_at = now.plus_seconds(u64::from(new.expires) * u64::from(OUTLIVES));
             row.cseq = row.cseq.max(new.cseq);
             tables.put_subscription(&row)?;
         }

@@ -8,9 +8,9 @@ use super::Tables;
 use super::accounts::is_on;
 use super::presence::{self, PUBLICATIONS, Shown};
 use super::register::{ENDPOINTS, local};
-use super::subscribe::{DIALOGS, OUTLIVES};
+use super::subscribe::DIALOGS;
 use crate::ops::assert::{Assert, Asserted, HeldEndpoint, HeldPublication, HeldSubscription, Kept};
-use crate::ops::subscribe::Kind;
+use crate::ops::subscribe::{Kind, OUTLIVES};
 use crate::rows::{EndpointRow, Lives, PublicationRow, SubscriptionRow};
 
 pub(crate) fn assert<T: Tables>(tables: &mut T, now: Micros, request: &Assert) -> Result<Asserted, T::Error> {
@@ -221,7 +221,7 @@ impl HeldPublication {
 impl HeldSubscription {
     fn row(&self, fe: Incarnation, now: Micros) -> SubscriptionRow {
         let Self { watcher, sub_id, origin, endpoint, kind, presentities, cseq, dialog, .. } = self.clone();
-        let expires_at = now.plus_seconds(u64::from(self.expires) * OUTLIVES);
+        let expires_at = now.plus_seconds(u64::from(self.expires) * u64::from(OUTLIVES));
         SubscriptionRow {
             watcher: watcher.id,
             sub_id,

@@ -4,13 +4,11 @@ use commpool_model::ids::{EndpointId, Incarnation, Key128, Micros, UserId, UserR
 
 use super::presence::read;
 use super::{Backend, Tables};
-use crate::ops::subscribe::{CSEQ_STEP, End, Ended, Kind, Presentity, Reply, Request, Unwatch};
+use crate::ops::subscribe::{CSEQ_STEP, End, Ended, Kind, OUTLIVES, Presentity, Reply, Request, Unwatch};
 use crate::rows::{AccountRow, SubscriptionRow};
 
 /// Most dialogs of one watcher.
 pub(crate) const DIALOGS: usize = 5000;
-/// A row outlives the lifetime granted, so that refreshes at the owner need no write.
-pub(crate) const OUTLIVES: u64 = 3;
 
 /// Dialogs by watcher, interest by presentity.
 pub(crate) trait Subscriptions: Backend {
@@ -62,7 +60,7 @@ pub(crate) fn subscribe<T: Tables>(tables: &mut T, now: Micros, request: &Reques
     }
     let cseq = old.as_ref().map_or(0, |old| old.cseq);
     if !replay {
-        write(tables, now, request, old.is_some(), cseq, &accounts)?;
+        write(tables, now, request, old.as_ref(), &accounts)?;
     }
     let mut presentities = Vec::with_capacity(accounts.len());
     for account in accounts {
@@ -80,14 +78,13 @@ fn write<T: Tables>(
     tables: &mut T,
     now: Micros,
     request: &Request,
-    exists: bool,
-    cseq: u32,
+    old: Option<&SubscriptionRow>,
     accounts: &[Option<AccountRow>],
 ) -> Result<(), T::Error> {
     let watcher = request.watcher.id;
     let nobody = accounts.iter().all(Option::is_none);
     if request.expires == 0 || nobody {
-        return if exists { tables.remove_subscription(watcher, request.sub_id) } else { Ok(()) };
+        return if old.is_some() { tables.remove_subscription(watcher, request.sub_id) } else { Ok(()) };
     }
     for account in accounts.iter().flatten() {
         tables.add_interest(account.user, request.fe, request.kind)?;
@@ -97,11 +94,12 @@ fn write<T: Tables>(
         sub_id: request.sub_id,
         fe: request.fe,
         origin: request.origin,
-        endpoint: request.endpoint,
+        // Over UDP a client's refresh may come in where nobody knows its endpoint.
+        endpoint: request.endpoint.or_else(|| old?.endpoint),
         kind: request.kind,
         presentities: request.presentities.clone(),
-        expires_at: now.plus_seconds(u64::from(request.expires) * OUTLIVES),
-        cseq: cseq.saturating_add(CSEQ_STEP).max(request.first_cseq),
+        expires_at: now.plus_seconds(u64::from(request.expires) * u64::from(OUTLIVES)),
+        cseq: old.map_or(0, |old| old.cseq).saturating_add(CSEQ_STEP).max(request.first_cseq),
         dialog: request.dialog.clone(),
     })
 }

@@ -22,7 +22,7 @@ pub enum Marked {
     Gone,
 }
 
-/// Remove what is lost for longer than its grace: 15 s, 35 s for a binding with `reg-id`.
+/// Remove what is lost for longer than its grace: 15 s, 35 s for a binding with `reg-id`, over UDP its lifetime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SweepLost {
     /// Who asks.

@@ -17,6 +17,9 @@ pub enum Kind {
 /// How far the NOTIFY CSeq of a new owner is ahead of the one before.
 pub const CSEQ_STEP: u32 = 32;
 
+/// A row lives so many times as long as its dialog was granted, so that refreshes at the owner need no write.
+pub const OUTLIVES: u32 = 3;
+
 /// A SUBSCRIBE of an authenticated user, new or in a dialog that this front end does not hold.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {

@@ -1,6 +1,6 @@
 //! Dialogs that follow their endpoint to another front end.
 
-use commpool_model::ids::{EndpointId, Incarnation, Key128, UserRef};
+use commpool_model::ids::{EndpointId, Incarnation, Key128, Origin, UserRef};
 use commpool_model::presence::Availability;
 use commpool_store::ops::adopt::{Adopt, Adopted, AdoptedDialog, Flush, Flushed};
 use commpool_store::ops::endpoints::Expire;
@@ -42,6 +42,7 @@ fn watching(b: &Bench, fe: Incarnation, bob: UserRef) -> EndpointId {
 contract! {
     a_register_elsewhere_tells_that_dialogs_can_be_adopted
     an_endpoints_dialogs_become_the_new_owners
+    a_refresh_where_the_endpoint_is_not_known_leaves_the_dialog_its_endpoint
     to_adopt_twice_is_to_adopt_once
     states_that_are_held_are_not_sent_again
     many_dialogs_are_adopted_in_parts
@@ -64,6 +65,20 @@ fn a_register_elsewhere_tells_that_dialogs_can_be_adopted(b: &Bench) {
     let third = b.start(false);
     let restarted = Registration::new(bob, third, 1).call("anew");
     assert_eq!(adoptable(restarted), 0, "a client that began anew does not know its dialogs");
+}
+
+fn a_refresh_where_the_endpoint_is_not_known_leaves_the_dialog_its_endpoint(b: &Bench) {
+    let (old, bob) = (b.start(true), b.add("bob"));
+    let (fe, third) = (b.start(false), b.start(false));
+    b.add("alice");
+    let endpoint = b.register(&Registration::new(bob, old, 1)).touched[0].endpoint;
+    let first = Request { endpoint, ..subscription(bob, old, 1, &["alice"]) };
+    b.ask(first.clone());
+    let mut again = Request { origin: Origin([9; 16]), endpoint: None, fe, initial: false, ..first };
+    again.dialog.remote_cseq = 2;
+    assert!(matches!(b.ask(again), Reply::Done { owner_before: Some(before), .. } if before == old));
+    let (dialogs, _) = adopted(b, adoption(endpoint.unwrap(), third));
+    assert_eq!((dialogs.len(), dialogs[0].owner_before), (1, Some(fe)));
 }
 
 fn an_endpoints_dialogs_become_the_new_owners(b: &Bench) {

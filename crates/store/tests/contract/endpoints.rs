@@ -4,7 +4,7 @@ use commpool_model::ids::UserRef;
 use commpool_model::presence::Availability;
 use commpool_store::ops::endpoints::{Expire, Find, FlowsLost, Marked, SweepLost, Timers};
 use commpool_store::ops::presence::Of;
-use commpool_store::ops::{front_ends, subscribe};
+use commpool_store::ops::{FlowRef, Transport, front_ends, subscribe};
 
 use crate::bench::{Bench, Registration, contract, flow, publication};
 use crate::subscribe::subscription;
@@ -23,6 +23,7 @@ contract! {
     presence_outlives_a_lost_flow_by_its_grace
     a_register_in_the_grace_keeps_everything_quiet
     the_endpoints_of_a_dead_front_end_are_lost_since_its_death
+    a_client_over_udp_is_expected_back_as_long_as_its_binding_lives
     sweeping_goes_by_chunks_and_cleans_up_after_the_dead
     the_longest_lost_are_swept_first
     dialogs_of_the_dead_are_forgotten_in_their_time
@@ -98,6 +99,20 @@ fn the_endpoints_of_a_dead_front_end_are_lost_since_its_death(b: &Bench) {
     assert_eq!(b.endpoints("alice")[0].lost_ms, Some(5_000));
     b.pass(9);
     assert_eq!(b.ask(SweepLost { fe, limit: 10 }).endpoints, []);
+    b.pass(1);
+    assert_eq!(b.ask(SweepLost { fe, limit: 10 }).endpoints, [endpoint]);
+}
+
+fn a_client_over_udp_is_expected_back_as_long_as_its_binding_lives(b: &Bench) {
+    let (old, alice) = (b.start(true), b.add("alice"));
+    let over_udp = FlowRef { transport: Transport::Udp, ..flow(old, 1) };
+    let endpoint = b.register(&Registration::new(alice, old, 1).on(over_udp)).touched[0].endpoint.unwrap();
+    let left = b.endpoints("alice")[0].expires_ms / 1_000;
+    b.ask(front_ends::Stop { fe: old });
+    let fe = b.start(false);
+    b.pass(left - 1);
+    assert_eq!(b.ask(SweepLost { fe, limit: 10 }).endpoints, []);
+    assert_eq!(b.endpoints("alice").len(), 1, "unreachable, but seen");
     b.pass(1);
     assert_eq!(b.ask(SweepLost { fe, limit: 10 }).endpoints, [endpoint]);
 }

@@ -8,6 +8,7 @@ use crate::bench::{Bench, Registration, contract, flow, publication};
 
 contract! {
     an_instance_takes_over_its_binding_on_a_dead_flow
+    a_binding_at_an_unreachable_front_end_counts_as_dead
     a_live_binding_of_the_same_instance_stays
     every_dead_twin_goes_when_the_instance_is_back
     a_known_contact_comes_before_its_instance
@@ -34,6 +35,18 @@ fn an_instance_takes_over_its_binding_on_a_dead_flow(b: &Bench) {
     assert_eq!((facts.publications[0].id, facts.publications[0].endpoint), (tag, first));
     let later = b.register(&Registration::new(alice, fe, 2).cseq(2).instance("urn:uuid:1", None));
     assert_eq!(later.touched[0].endpoint, first, "from now on under the new Contact");
+}
+
+fn a_binding_at_an_unreachable_front_end_counts_as_dead(b: &Bench) {
+    let (fe, alice) = (b.start(true), b.add("alice"));
+    let other = b.start(false);
+    let there = Registration::new(alice, other, 1).instance("urn:uuid:1", None);
+    let first = b.register(&there).touched[0].endpoint;
+    let mut back = Registration::new(alice, fe, 2).instance("urn:uuid:1", None);
+    back.0.unreachable = vec![other];
+    let done = b.register(&back);
+    assert_eq!((done.touched[0].endpoint, done.bindings.len()), (first, 1));
+    assert_eq!(done.change, None, "watchers hear nothing");
 }
 
 fn a_live_binding_of_the_same_instance_stays(b: &Bench) {

@@ -1,0 +1,220 @@
+//! What must hold, whatever happens: broken promises are collected with their time.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use commpool_sip::message::Message;
+use commpool_sip::time::Moment;
+
+/// A user who lost his last device is seen offline no earlier than this.
+const GRACE: Duration = Duration::from_millis(14_500);
+/// A sender has his final answer within this.
+const ANSWERED: Duration = Duration::from_millis(8_600);
+
+/// What a watcher was shown last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct View {
+    /// Reachable.
+    pub open: bool,
+    /// Number in the note.
+    pub note: Option<u64>,
+    /// Not decided yet.
+    pub pending: bool,
+}
+
+#[derive(Debug)]
+struct Sent {
+    at: Moment,
+    /// Sent over UDP: the first copies may have met a front end that stood still.
+    udp: bool,
+    /// Branches by device.
+    delivered: BTreeMap<usize, BTreeSet<String>>,
+    status: Option<u16>,
+}
+
+#[derive(Debug, Default)]
+struct Presence {
+    /// Devices that are signed in and connected.
+    devices: BTreeSet<usize>,
+    /// When the last of them went, unless it signed out.
+    lost: Option<Moment>,
+    signed_out: bool,
+    /// Whether it ever was there.
+    ever: bool,
+    /// Has a device over UDP, whose silence nobody can time.
+    udp: bool,
+}
+
+/// Everything that was promised and seen.
+#[derive(Debug, Default)]
+pub struct Check {
+    messages: BTreeMap<u64, Sent>,
+    numbers: u64,
+    notes: u64,
+    users: HashMap<String, Presence>,
+    /// What each watcher saw last, by dialog.
+    pub views: BTreeMap<(usize, String), (String, View)>,
+    /// Everybody signs out: nobody is missed.
+    pub leaving: bool,
+    /// Broken promises.
+    pub broken: Vec<String>,
+    /// What happened, for a look at a failing run.
+    pub counts: BTreeMap<&'static str, u64>,
+}
+
+impl Check {
+    /// Notes a broken promise.
+    pub fn broke(&mut self, now: Moment, invariant: &str, what: impl Into<String>) {
+        let at = now.as_micros() / 1000;
+        self.broken.push(format!("{invariant} at {at} ms: {}", what.into()));
+    }
+
+    /// Counts something.
+    pub fn count(&mut self, what: &'static str) {
+        *self.counts.entry(what).or_default() += 1;
+    }
+
+    /// A user has a device over UDP.
+    pub fn has_udp(&mut self, user: &str) {
+        self.users.entry(user.to_owned()).or_default().udp = true;
+    }
+
+    /// Number of the next note.
+    pub fn next_note(&mut self) -> u64 {
+        self.notes += 1;
+        self.notes
+    }
+
+    /// A message goes out; its number.
+    pub fn message_sent(&mut self, now: Moment, udp: bool) -> u64 {
+        self.count("messages");
+        self.numbers += 1;
+        self.messages.insert(self.numbers, Sent { at: now, udp, delivered: BTreeMap::new(), status: None });
+        self.numbers
+    }
+
+    /// A device got a message: I1, I12.
+    pub fn delivered(&mut self, now: Moment, device: usize, message: &Message) {
+        let body = message.body();
+        let text = String::from_utf8_lossy(&body);
+        let Some(number) = text.strip_prefix('m').and_then(|n| n.parse::<u64>().ok()) else { return };
+        let (vias, hops) = (message.vias().count(), message.max_forwards().ok().flatten());
+        if vias != 2 || hops != Some(69) || message.header_named("Record-Route").is_some() {
+            self.broke(now, "I12", format!("message {number} came with {vias} Via, Max-Forwards {hops:?}"));
+        }
+        let branch = message.top_via().ok().and_then(|v| v.branch().map(str::to_owned)).unwrap_or_default();
+        let Some(sent) = self.messages.get_mut(&number) else { return };
+        let branches = sent.delivered.entry(device).or_default();
+        branches.insert(branch);
+        if branches.len() > 1 {
+            let branches = format!("{branches:?}");
+            self.broke(now, "I1", format!("message {number} reached device {device} twice: {branches}"));
+        }
+    }
+
+    /// A sender has his final answer: P2.
+    pub fn message_answered(&mut self, now: Moment, number: u64, status: u16) {
+        let Some(sent) = self.messages.get_mut(&number) else { return };
+        sent.status = Some(status);
+        let (delivered, took, udp) = (!sent.delivered.is_empty(), now.since(sent.at), sent.udp);
+        if status / 100 == 2 {
+            self.count("messages accepted");
+            if !delivered {
+                self.broke(now, "P2", format!("message {number} was answered {status} and reached nobody"));
+            }
+        }
+        if took > ANSWERED + Duration::from_secs(4) && !udp {
+            self.broke(now, "I14", format!("message {number} was answered after {took:?}"));
+        }
+    }
+
+    /// A sender gave up: only where its front end died or stood still.
+    pub fn message_unanswered(&mut self, _number: u64) {
+        self.count("messages unanswered");
+    }
+
+    /// A final answer came in: I2.
+    pub fn final_answer(
+        &mut self,
+        now: Moment,
+        client: usize,
+        branch: &str,
+        before: Option<u16>,
+        status: u16,
+        udp: bool,
+    ) {
+        if matches!(status, 408 | 430) {
+            self.broke(now, "I2", format!("device {client} got {status} for {branch}"));
+        }
+        match before {
+            Some(before) if before != status => {
+                self.broke(now, "I2", format!("device {client} got {before} and {status} for {branch}"));
+            }
+            Some(_) if !udp => self.broke(now, "I2", format!("device {client} got two finals for {branch}")),
+            _ => {}
+        }
+    }
+
+    /// A SUBSCRIBE was answered: never 481 while its watcher may watch.
+    pub fn subscribe_answered(&mut self, now: Moment, client: usize, call_id: &str, status: u16) {
+        if status == 481 {
+            self.broke(now, "pool-flows 4", format!("device {client} got 481 for its dialog {call_id}"));
+        }
+    }
+
+    /// A NOTIFY had an old number: the client's fence did its work.
+    pub fn notify_refused(&mut self, _now: Moment, _client: usize, _call_id: &str) {
+        self.count("notify refused");
+    }
+
+    /// A PUBLISH was accepted.
+    pub fn published(&mut self, _client: usize, _user: &str, _number: u64) {
+        self.count("publications");
+    }
+
+    /// A device signed in or out.
+    pub fn registered(&mut self, now: Moment, device: usize, user: &str, signed_in: bool, out: bool) {
+        let presence = self.users.entry(user.to_owned()).or_default();
+        if signed_in {
+            presence.devices.insert(device);
+            (presence.ever, presence.signed_out) = (true, false);
+        } else if presence.devices.remove(&device) && presence.devices.is_empty() {
+            presence.lost = Some(now);
+        }
+        if out && presence.devices.is_empty() {
+            presence.signed_out = true;
+        }
+    }
+
+    /// A device lost its connection.
+    pub fn disconnected(&mut self, now: Moment, device: usize, user: &str) {
+        let presence = self.users.entry(user.to_owned()).or_default();
+        if presence.devices.remove(&device) && presence.devices.is_empty() {
+            presence.lost = Some(now);
+        }
+    }
+
+    /// A watcher was shown something: I7.
+    pub fn seen(&mut self, now: Moment, watcher: usize, call_id: &str, user: &str, view: View) {
+        self.count("notifies");
+        let before = self.views.insert((watcher, call_id.to_owned()), (user.to_owned(), view));
+        let Some(presence) = self.users.get(user) else { return };
+        // A published `closed` carries its note; a bare one says that nobody is there.
+        let gone = !view.open && view.note.is_none() && !view.pending;
+        let was_there = before.is_some_and(|(_, b)| b.open || b.note.is_some());
+        if !gone || self.leaving || !was_there || presence.udp || presence.signed_out || !presence.ever {
+            return;
+        }
+        let absent = if presence.devices.is_empty() { presence.lost.map(|at| now.since(at)) } else { Some(Duration::ZERO) };
+        if absent.is_some_and(|absent| absent < GRACE) {
+            let what = format!("device {watcher} was told that {user} is offline, {absent:?} after his last device");
+            self.broke(now, "I7", what);
+        }
+    }
+
+    /// At the end every message has an answer, unless its sender lost its connection.
+    pub fn messages(&self) -> (usize, usize) {
+        let answered = self.messages.values().filter(|m| m.status.is_some()).count();
+        (self.messages.len(), answered)
+    }
+}
