@@ -1,0 +1,73 @@
+//! A connection that may be called: to a primary that offers this build's functions.
+
+use std::time::Duration;
+
+use sqlx::{ConnectOptions, PgConnection, Row};
+use tokio::time::timeout;
+
+use super::fault::{Fault, explain, judge};
+use super::functions::{self, API};
+use super::options::PostgresOptions;
+use crate::error::StoreError;
+
+/// How long any step towards the database may take.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Settings of every session. Plans are made once and by index: what an empty table suggests would stay. The server's
+/// limits lie below the callers'.
+const SETTINGS: &[(&str, &str)] = &[
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+    ("jit", "off"),
+    ("statement_timeout", "1800"),
+    ("lock_timeout", "1000"),
+    ("idle_in_transaction_session_timeout", "5000"),
+];
+
+/// Opens a connection.
+///
+/// # Errors
+/// The database is away, refuses, is a standby, or has another schema.
+pub(super) async fn connect(options: &PostgresOptions, lane: &str) -> Result<PgConnection, StoreError> {
+    let place = || options.place();
+    let driver = options.driver(&format!("commpool {lane}"), SETTINGS.iter().copied())?;
+    let opened = timeout(PATIENCE, driver.connect()).await;
+    let mut connection = match opened {
+        Err(_) => return Err(StoreError::Unavailable(format!("{}: does not answer", place()))),
+        Ok(Err(error)) => return Err(StoreError::Unavailable(format!("{}: {}", place(), explain(&error)))),
+        Ok(Ok(connection)) => connection,
+    };
+    match timeout(PATIENCE, greet(&mut connection)).await {
+        Err(_) => Err(StoreError::Unavailable(format!("{}: does not answer", place()))),
+        Ok(Err(StoreError::Unavailable(text))) => Err(StoreError::Unavailable(format!("{}: {text}", place()))),
+        Ok(Err(error)) => Err(error),
+        Ok(Ok(())) => Ok(connection),
+    }
+}
+
+/// Asks who the other side is.
+async fn greet(connection: &mut PgConnection) -> Result<(), StoreError> {
+    let asked = sqlx::query("select offered, floor, schema, standby from commpool_api_1.hello($1)")
+        .bind(functions::hash())
+        .fetch_one(connection)
+        .await;
+    let need = functions::schema();
+    let row = match asked {
+        Ok(row) => row,
+        Err(error) if judge(&error) == Fault::Schema => return Err(StoreError::Schema { need, found: 0 }),
+        Err(error) => return Err(StoreError::Unavailable(explain(&error))),
+    };
+    let read = || -> sqlx::Result<(bool, i32, i32, bool)> {
+        Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?))
+    };
+    let (offered, floor, schema, standby) = read().map_err(|error| StoreError::Unavailable(explain(&error)))?;
+    let found = u32::try_from(schema).unwrap_or(0);
+    if standby {
+        return Err(StoreError::Unavailable("is a standby; connect to the primary".to_owned()));
+    }
+    if floor > API {
+        // Every schema that has left this API behind is newer.
+        return Err(StoreError::Schema { need, found: found.max(need + 1) });
+    }
+    if offered { Ok(()) } else { Err(StoreError::Schema { need, found: found.min(need) }) }
+}

@@ -1,0 +1,245 @@
+//! Works on a lane: one connection, one call at a time.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sqlx::PgConnection;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::call::{Line, carry_out};
+use super::connect::{PATIENCE, connect};
+use super::fault::{Fault, explain, judge, unavailable};
+use super::lane::{Lane, Next};
+use super::options::PostgresOptions;
+use crate::error::StoreError;
+use crate::job::Job;
+use crate::ops::{Health, Operation, Outcome};
+use crate::stats::{Meter, add};
+
+/// Durable calls that may hang in their commit at once, each on a connection that is left to itself.
+const HUNG: usize = 3;
+/// Waits between attempts to connect, at first and at most.
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// Wait after a schema of another version was found.
+const SCHEMA_WAIT: Duration = Duration::from_secs(10);
+
+pub(super) struct Worker {
+    pub(super) line: Line,
+    pub(super) lane: Arc<Lane>,
+    pub(super) options: Arc<PostgresOptions>,
+    pub(super) meter: Arc<Meter>,
+    connection: Option<PgConnection>,
+    wait: Duration,
+    hung: Arc<Semaphore>,
+}
+
+/// How a call ended.
+enum Ended {
+    Done(sqlx::Result<Vec<Outcome>>),
+    /// It did not end in time.
+    TooLong,
+}
+
+impl Worker {
+    pub(super) fn new(line: Line, lane: Arc<Lane>, options: Arc<PostgresOptions>, meter: Arc<Meter>) -> Self {
+        let hung = Arc::new(Semaphore::new(HUNG));
+        Self { line, lane, options, meter, connection: None, wait: FIRST_WAIT, hung }
+    }
+
+    /// Works until the lane is closed and empty.
+    pub(super) async fn run(mut self) {
+        loop {
+            if self.connection.is_none() && !self.reconnect().await {
+                return;
+            }
+            match self.lane.next().await {
+                Next::Closed => return,
+                Next::Late(jobs) => self.fail(jobs, &StoreError::Unavailable("the database is slow".to_owned())),
+                Next::Call(jobs) => self.work(jobs).await,
+            }
+        }
+    }
+
+    /// Tries to connect once; after a failure, whoever asks before the next attempt is told of it. `false`: the lane
+    /// is closed and empty.
+    async fn reconnect(&mut self) -> bool {
+        let error = match connect(&self.options, self.line.name()).await {
+            Ok(connection) => {
+                tracing::info!(lane = self.line.name(), place = self.options.place(), "connected to the database");
+                (self.connection, self.wait) = (Some(connection), FIRST_WAIT);
+                return true;
+            }
+            Err(error) => error,
+        };
+        tracing::warn!(lane = self.line.name(), %error, "no connection to the database");
+        let wait = match error {
+            StoreError::Schema { .. } => SCHEMA_WAIT,
+            _ => self.wait + jitter(self.wait),
+        };
+        self.wait = (self.wait * 2).min(LONGEST_WAIT);
+        let told = async {
+            while let Some(jobs) = self.lane.clear().await {
+                self.fail(jobs, &error);
+            }
+        };
+        timeout(wait, told).await.is_err()
+    }
+
+    fn fail(&self, jobs: impl IntoIterator<Item = Job>, error: &StoreError) {
+        for job in jobs {
+            let answer = refusal(&job.operation, error);
+            job.answer(&self.meter, answer);
+        }
+    }
+
+    /// Carries out requests of one kind: in one call, unless a row of one of them spoils it for the others.
+    async fn work(&mut self, jobs: Vec<Job>) {
+        let mut parts = VecDeque::from([jobs]);
+        while let Some(jobs) = parts.pop_front() {
+            match self.attempts(&jobs).await {
+                Ok(outcomes) => {
+                    for (job, outcome) in jobs.into_iter().zip(outcomes) {
+                        job.answer(&self.meter, Ok(outcome));
+                    }
+                }
+                Err(Failure::Row(_)) if jobs.len() > 1 => {
+                    let mut first = jobs;
+                    let second = first.split_off(first.len() / 2);
+                    parts.extend([first, second]);
+                }
+                Err(Failure::Row(error) | Failure::All(error)) => self.fail(jobs, &error),
+            }
+        }
+    }
+
+    /// One call, repeated once where that is harmless and may help.
+    async fn attempts(&mut self, jobs: &[Job]) -> Result<Vec<Outcome>, Failure> {
+        let operations: Vec<&Operation> = jobs.iter().map(|job| &job.operation).collect();
+        let begun = jobs.iter().map(|job| job.submitted).min().unwrap_or_else(Instant::now);
+        self.meter.batch(operations.iter().map(|operation| operation.index()));
+        let mut repeat = true;
+        loop {
+            if self.connection.is_none() {
+                let connected = connect(&self.options, self.line.name()).await.map_err(Failure::All)?;
+                self.connection = Some(connected);
+            }
+            let patience = PATIENCE.saturating_sub(begun.elapsed());
+            let error = match self.call(&operations, patience).await? {
+                Ended::Done(Ok(outcomes)) if outcomes.len() == operations.len() => {
+                    self.count();
+                    return Ok(outcomes);
+                }
+                Ended::Done(Ok(_)) => sqlx::Error::Decode("an answer is missing".into()),
+                Ended::Done(Err(error)) => error,
+                Ended::TooLong => return Err(Failure::All(self.unknown("the database does not answer in time"))),
+            };
+            let fault = judge(&error);
+            if matches!(fault, Fault::Broken | Fault::Leave | Fault::Schema) {
+                self.connection = None;
+            }
+            // What a durable call adds is told apart from what was there before, so it must not be repeated blindly.
+            let harmless = match fault {
+                Fault::Broken => self.line != Line::Durable,
+                Fault::Again | Fault::Leave => true,
+                Fault::Schema | Fault::Row | Fault::Refused => false,
+            };
+            if repeat && harmless {
+                repeat = false;
+                continue;
+            }
+            tracing::warn!(lane = self.line.name(), error = explain(&error), "a call of the database failed");
+            return Err(match fault {
+                Fault::Row => Failure::Row(unavailable(&error)),
+                Fault::Broken => Failure::All(self.unknown(&explain(&error))),
+                Fault::Schema => {
+                    let need = super::functions::schema();
+                    Failure::All(StoreError::Schema { need, found: 0 })
+                }
+                Fault::Leave | Fault::Again | Fault::Refused => Failure::All(unavailable(&error)),
+            });
+        }
+    }
+
+    /// What is told where the connection went in the middle of a call: a read has changed nothing.
+    fn unknown(&self, cause: &str) -> StoreError {
+        match self.line {
+            Line::Read => StoreError::Unavailable(cause.to_owned()),
+            Line::Soft | Line::Durable | Line::Lease => StoreError::Unknown(cause.to_owned()),
+        }
+    }
+
+    async fn call(&mut self, operations: &[&Operation], patience: Duration) -> Result<Ended, Failure> {
+        let Some(mut connection) = self.connection.take() else { return Ok(Ended::TooLong) };
+        if self.line == Line::Durable {
+            return self.durable_call(connection, operations, patience).await;
+        }
+        match timeout(patience, carry_out(&mut connection, operations)).await {
+            Ok(done) => {
+                self.connection = Some(connection);
+                Ok(Ended::Done(done))
+            }
+            // The connection is closed hard: an answer that comes late belongs to nobody.
+            Err(_) => Ok(Ended::TooLong),
+        }
+    }
+
+    /// A durable commit may wait for a standby that is away. It must not be cancelled: a cancel makes a success of it
+    /// though nothing is replicated. So its connection is left to it, a few times.
+    async fn durable_call(
+        &mut self,
+        mut connection: PgConnection,
+        operations: &[&Operation],
+        patience: Duration,
+    ) -> Result<Ended, Failure> {
+        let Ok(permit) = Arc::clone(&self.hung).try_acquire_owned() else {
+            self.connection = Some(connection);
+            let text = "durable writes hang; look for a standby that is away";
+            return Err(Failure::All(StoreError::Unavailable(text.to_owned())));
+        };
+        let operations: Vec<Operation> = operations.iter().map(|operation| (*operation).clone()).collect();
+        let call = tokio::spawn(async move {
+            let _until_it_ends = permit;
+            let operations: Vec<&Operation> = operations.iter().collect();
+            let done = carry_out(&mut connection, &operations).await;
+            (connection, done)
+        });
+        match timeout(patience, call).await {
+            Ok(Ok((connection, done))) => {
+                self.connection = Some(connection);
+                Ok(Ended::Done(done))
+            }
+            Ok(Err(_)) | Err(_) => Ok(Ended::TooLong),
+        }
+    }
+
+    fn count(&self) {
+        if self.line != Line::Read {
+            add(&self.meter.commits, 1);
+            add(&self.meter.synced_commits, u64::from(self.line == Line::Durable));
+        }
+    }
+}
+
+/// Why requests have no outcome.
+enum Failure {
+    /// By a row of one of them.
+    Row(StoreError),
+    /// All of them.
+    All(StoreError),
+}
+
+/// What a request is told of a failure; to ask for the store's health is not a failure.
+fn refusal(operation: &Operation, error: &StoreError) -> Result<Outcome, StoreError> {
+    match operation {
+        Operation::Health(_) => Ok(Outcome::Health(Health { writable: false, schema: 0 })),
+        _ => Err(error.clone()),
+    }
+}
+
+/// Up to as long again, so that front ends do not come back in step.
+fn jitter(wait: Duration) -> Duration {
+    getrandom::u32().map_or(wait, |random| wait * (random >> 24) / 256)
+}
