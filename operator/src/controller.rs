@@ -22,7 +22,7 @@ use crate::names::MANAGER;
 use crate::pki::SystemEntropy;
 use crate::plan::{Decision, Op, Why, decide};
 use crate::status::{Change, Outcome, changes, of_pool, of_refusal, same};
-use crate::validate::{Environment, TlsSource, ValidatedPool, validate};
+use crate::validate::{Environment, ValidatedPool, validate};
 use crate::{apply, observed::Observed};
 
 /// A pool as the watch sees it: only its metadata.
@@ -52,7 +52,7 @@ pub struct Context {
 #[derive(Clone, Debug, Default)]
 struct Memory {
     failures: u32,
-    given: Option<String>,
+    given: Vec<String>,
 }
 
 impl Context {
@@ -69,11 +69,11 @@ impl Context {
         Self { client, environment, clock, recorder, metrics, memory: Mutex::default() }
     }
 
-    /// Pools of `namespace` whose certificate is in the Secret `name`.
+    /// Pools of `namespace` that read the Secret `name`, which somebody else keeps.
     pub fn pools_given(&self, namespace: &str, name: &str) -> Vec<ObjectRef<PoolMeta>> {
         let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         let given = memory.iter().filter(|(pool, memory)| {
-            pool.namespace.as_deref() == Some(namespace) && memory.given.as_deref() == Some(name)
+            pool.namespace.as_deref() == Some(namespace) && memory.given.iter().any(|given| given == name)
         });
         given.map(|(pool, _)| pool.clone()).collect()
     }
@@ -97,7 +97,8 @@ impl Context {
 pub async fn reconcile(seen: Arc<PoolMeta>, context: Arc<Context>) -> Result<Action, Error> {
     let (namespace, name) = (seen.namespace().unwrap_or_default(), seen.name_any());
     let started = Instant::now();
-    let passed = tokio::time::timeout(PASS_LIMIT, pass(&context, &namespace, &name)).await;
+    // in a box: with all that a pass reads at once it is too much for the stack of a thread
+    let passed = tokio::time::timeout(PASS_LIMIT, Box::pin(pass(&context, &namespace, &name))).await;
     let result = passed.unwrap_or(Err(Error::Late(PASS_LIMIT)));
     let (label, action) = match result {
         Ok(Done { changed: true, action }) => (metrics::Result::Changed, Ok(action)),
@@ -140,12 +141,7 @@ async fn pass(context: &Context, namespace: &str, name: &str) -> Result<Done, Er
         Ok(pool) => pool,
         Err(refusal) => return refuse(context, &read, &reference, refusal).await,
     };
-    context.remember(&reference, |memory| {
-        memory.given = match &pool.tls {
-            TlsSource::Secret(name) => Some(name.clone()),
-            TlsSource::NoListener | TlsSource::SelfManaged => None,
-        };
-    });
+    context.remember(&reference, |memory| memory.given = pool.given_secrets());
     let observed = match dereference::objects(&context.client, &pool).await {
         Ok(observed) => observed,
         Err(error) => match error.class() {

@@ -3,19 +3,23 @@
 //! Watches only say *when* to look; what is decided on was read in the same pass. So no decision rests on a stale cache,
 //! and memory does not grow with other people's objects.
 
+use std::collections::BTreeMap;
+
 use futures::join;
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::api::storage::v1::{CSIDriver, StorageClass};
 use kube::api::{Api, DynamicObject, ListParams};
 use kube::core::{NamespaceResourceScope, ObjectMeta};
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
-use crate::build::storage::needs_class;
+use crate::build::storage::Wanted;
 use crate::crd::{CommunicationsPool, PoolSpec, PoolStatus};
 use crate::error::ApiError;
 use crate::names::{Component, selector_text};
-use crate::observed::{ClassFacts, Observed};
+use crate::observed::{ClassFacts, Observed, Workload};
 use crate::validate::{TlsSource, ValidatedPool};
 
 /// A pool as the API server has it.
@@ -52,74 +56,130 @@ pub async fn pool(client: &Client, namespace: &str, name: &str) -> Result<Option
 /// # Errors
 /// If the API server fails to answer one of the requests.
 pub async fn objects(client: &Client, pool: &ValidatedPool) -> Result<Observed, ApiError> {
-    let (names, namespace) = (&pool.names, pool.namespace.as_str());
-    let secrets = [names.keys(), names.authority(), names.certificate(), names.config()];
-    let [keys, authority, certificate, config] = &secrets;
-    let (service, service_account, front_end, data) =
-        (names.service(), names.front_end(), names.front_end(), names.data());
-    let (service, service_account, front_end, claim, keys, authority, certificate, config, given, pods) = join!(
-        get(client, namespace, &service),
-        get(client, namespace, &service_account),
-        get(client, namespace, &front_end),
-        get(client, namespace, &data),
-        get(client, namespace, keys),
-        get(client, namespace, authority),
-        get(client, namespace, certificate),
-        get(client, namespace, config),
-        given(client, pool),
-        pods(client, pool),
+    let of = Source { client, namespace: &pool.namespace };
+    let (names, volume) = (&pool.names, Wanted::by(pool));
+    let claim_name = volume.as_ref().map(|volume| volume.name.clone());
+    let given = match &pool.tls {
+        TlsSource::Secret(name) => Some(name.clone()),
+        TlsSource::NoListener | TlsSource::SelfManaged => None,
+    };
+    let all_pods = names.all_pods();
+    let everywhere = join!(
+        of.get(Some(names.service())),
+        of.get(Some(names.front_end())),
+        of.get(Some(names.keys())),
+        of.get(Some(names.authority())),
+        of.get(Some(names.certificate())),
+        of.get(Some(names.config())),
+        of.get(claim_name),
+        of.get(given),
+        of.list(&all_pods),
     );
-    let claim = claim?;
-    let class = if needs_class(pool, claim.as_ref()) { class(client, pool, claim.as_ref()).await? } else { None };
-    Ok(Observed {
+    let (service, service_account, keys, authority, certificate, config, claim, given, pods) = everywhere;
+    let (front_end, claim) = (of.front_end(pool).await?, claim?);
+    let class = match &volume {
+        Some(volume) if volume.needs_class(claim.as_ref()) => class(client, volume, claim.as_ref()).await?,
+        _ => None,
+    };
+    let observed = Observed {
         service: service?,
         service_account: service_account?,
-        front_end: front_end?,
-        claim,
         keys: keys?,
         authority: authority?,
         certificate: certificate?,
         config: config?,
         given: given?,
         pods: pods?,
+        front_end,
+        claim,
         class,
+        ..Observed::default()
+    };
+    if pool.is_enterprise() { back_end(of, pool, observed).await } else { Ok(observed) }
+}
+
+/// Reads what Enterprise Edition has besides.
+async fn back_end(of: Source<'_>, pool: &ValidatedPool, observed: Observed) -> Result<Observed, ApiError> {
+    let (names, external) = (&pool.names, pool.external());
+    let embedded = |name: String| pool.embedded().map(|_| name);
+    let migrations = names.selector(Component::Migration);
+    let (peers, budget, peer_certificate, credentials, database_service, database, logins, authority, migrations) = join!(
+        of.get(Some(names.peers())),
+        of.get(Some(names.front_end())),
+        of.get(Some(names.peer_certificate())),
+        of.get(embedded(names.credentials())),
+        of.get(embedded(names.database())),
+        of.get(embedded(names.database())),
+        of.get(external.map(|external| external.credentials_secret.clone())),
+        of.get(external.and_then(|external| external.tls.ca_secret.clone())),
+        of.list::<Job>(&migrations),
+    );
+    Ok(Observed {
+        peers: peers?,
+        disruption_budget: budget?,
+        peer_certificate: peer_certificate?,
+        credentials: credentials?,
+        database_service: database_service?,
+        database: database?,
+        logins: logins?,
+        database_authority: authority?,
+        migrations: migrations?,
+        ..observed
     })
 }
 
-async fn get<K>(client: &Client, namespace: &str, name: &str) -> Result<Option<K>, ApiError>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug,
-{
-    Api::namespaced(client.clone(), namespace).get_opt(name).await.map_err(failed("get", &K::kind(&()), name))
+/// Where a pool's objects are read.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    client: &'a Client,
+    namespace: &'a str,
 }
 
-async fn given(client: &Client, pool: &ValidatedPool) -> Result<Option<Secret>, ApiError> {
-    match &pool.tls {
-        TlsSource::Secret(name) => get(client, &pool.namespace, name).await,
-        TlsSource::NoListener | TlsSource::SelfManaged => Ok(None),
+impl Source<'_> {
+    /// The object of this name, where there is a name.
+    async fn get<K>(self, name: Option<String>) -> Result<Option<K>, ApiError>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug,
+    {
+        let Some(name) = name else { return Ok(None) };
+        let api = Api::namespaced(self.client.clone(), self.namespace);
+        api.get_opt(&name).await.map_err(failed("get", &K::kind(&()), &name))
     }
-}
 
-async fn pods(client: &Client, pool: &ValidatedPool) -> Result<Vec<Pod>, ApiError> {
-    let api: Api<Pod> = Api::namespaced(client.clone(), &pool.namespace);
-    let selector = selector_text(&pool.names.selector(Component::FrontEnd));
-    let list = api.list(&ListParams::default().labels(&selector)).await;
-    list.map(|list| list.items).map_err(failed("list", "Pod", pool.names.pool()))
+    /// All objects with these labels.
+    async fn list<K>(self, labels: &BTreeMap<String, String>) -> Result<Vec<K>, ApiError>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug,
+    {
+        let api: Api<K> = Api::namespaced(self.client.clone(), self.namespace);
+        let list = api.list(&ListParams::default().labels(&selector_text(labels))).await;
+        let pool = labels.get("app.kubernetes.io/instance").map_or("", String::as_str);
+        list.map(|list| list.items).map_err(failed("list", &K::kind(&()), pool))
+    }
+
+    async fn front_end(self, pool: &ValidatedPool) -> Result<Option<Workload>, ApiError> {
+        let name = Some(pool.names.front_end());
+        Ok(if pool.is_enterprise() {
+            self.get::<Deployment>(name).await?.map(Workload::Deployment)
+        } else {
+            self.get::<StatefulSet>(name).await?.map(Workload::Set)
+        })
+    }
 }
 
 /// The class of the claim, or the one it will get: the named one, else the cluster's default.
 async fn class(
     client: &Client,
-    pool: &ValidatedPool,
-    claim: Option<&k8s_openapi::api::core::v1::PersistentVolumeClaim>,
+    wanted: &Wanted<'_>,
+    claim: Option<&PersistentVolumeClaim>,
 ) -> Result<Option<ClassFacts>, ApiError> {
     let named = match claim {
-        Some(claim) => claim.spec.as_ref().and_then(|spec| spec.storage_class_name.clone()),
-        None => pool.spec.front_end.storage.storage_class_name.clone(),
+        Some(claim) => claim.spec.as_ref().and_then(|spec| spec.storage_class_name.as_deref()),
+        None => wanted.class,
     };
     let api: Api<StorageClass> = Api::all(client.clone());
     let classes = api.list(&ListParams::default()).await.map_err(failed("list", "StorageClass", ""))?.items;
-    let Some(class) = choose(classes, named.as_deref()) else { return Ok(None) };
+    let Some(class) = choose(classes, named) else { return Ok(None) };
     let single_pod = claim.is_none() && is_csi(client, &class.provisioner).await?;
     Ok(Some(ClassFacts {
         name: class.name_any(),

@@ -17,6 +17,7 @@ const KEYED_LISTS: &[(&str, &[&[&str]])] = &[
     ("imagePullSecrets", &[&["name"]]),
     ("ports", &[&["containerPort", "protocol"], &["port", "protocol"]]),
     ("volumeMounts", &[&["mountPath"]]),
+    ("topologySpreadConstraints", &[&["topologyKey", "whenUnsatisfiable"]]),
     ("ownerReferences", &[&["uid"]]),
     ("conditions", &[&["type"]]),
     ("addresses", &[&["transport"]]),
@@ -36,6 +37,62 @@ pub fn difference(desired: &Value, live: &Value, manager: &str) -> Option<String
     }
     missing(desired, live, &mut Vec::new())
         .or_else(|| owned.into_iter().find_map(|fields| surplus(fields, desired, &mut Vec::new())))
+}
+
+/// Whether `live` says all that `desired` says.
+pub fn contains(desired: &Value, live: &Value) -> bool {
+    missing(desired, live, &mut Vec::new()).is_none()
+}
+
+/// What of `live` the server's record says that we wrote: written once more, it would change nothing.
+pub fn ours(live: &Value, manager: &str) -> Value {
+    let mut record = Value::Object(Map::new());
+    for fields in owned_fields(live, manager) {
+        join(&mut record, fields);
+    }
+    record.as_object().map_or(Value::Null, |record| part(record, live))
+}
+
+/// Adds the fields of another record.
+fn join(record: &mut Value, more: &Map<String, Value>) {
+    let Value::Object(record) = record else { return };
+    for (key, below) in more {
+        let entry = record.entry(key).or_insert_with(|| Value::Object(Map::new()));
+        if let Value::Object(below) = below {
+            join(entry, below);
+        }
+    }
+}
+
+/// The part of `live` that `fields` names. What is named without anything below it is taken whole; items of a list are
+/// taken with the keys that tell them apart.
+fn part(fields: &Map<String, Value>, live: &Value) -> Value {
+    if !fields.keys().any(|key| key != ".") {
+        return live.clone();
+    }
+    let below = |fields: &Value, live: &Value| fields.as_object().map_or(Value::Null, |fields| part(fields, live));
+    if let Value::Array(items) = live {
+        let chosen = items.iter().filter_map(|item| {
+            fields.iter().find_map(|(key, fields)| match key.split_once(':') {
+                Some(("k", keys)) if is_item_with(item, keys) => {
+                    let mut chosen = below(fields, item);
+                    let keys: Map<String, Value> = serde_json::from_str(keys).ok()?;
+                    chosen.as_object_mut()?.extend(keys);
+                    Some(chosen)
+                }
+                Some(("v", value)) if serde_json::from_str::<Value>(value).is_ok_and(|value| value == *item) => {
+                    Some(item.clone())
+                }
+                _ => None,
+            })
+        });
+        return Value::Array(chosen.collect());
+    }
+    let named = fields.iter().filter_map(|(key, fields)| {
+        let name = key.strip_prefix("f:")?;
+        Some((name.to_owned(), below(fields, live.get(name)?)))
+    });
+    Value::Object(named.collect())
 }
 
 /// Our entries of the record, that of the status apart.
@@ -111,8 +168,12 @@ fn surplus(fields: &Map<String, Value>, desired: &Value, path: &mut Vec<String>)
 }
 
 fn item_with<'a>(list: &'a Value, keys: &str) -> Option<&'a Value> {
-    let keys: Map<String, Value> = serde_json::from_str(keys).ok()?;
-    list.as_array()?.iter().find(|item| keys.iter().all(|(key, value)| item.get(key) == Some(value)))
+    list.as_array()?.iter().find(|item| is_item_with(item, keys))
+}
+
+fn is_item_with(item: &Value, keys: &str) -> bool {
+    let keys: Option<Map<String, Value>> = serde_json::from_str(keys).ok();
+    keys.is_some_and(|keys| keys.iter().all(|(key, value)| item.get(key) == Some(value)))
 }
 
 fn item_equal<'a>(list: &'a Value, value: &str) -> Option<&'a Value> {
@@ -194,6 +255,24 @@ mod tests {
         assert_eq!(changed(old(json!({"old": "1"}), &port), &live), None);
         assert_eq!(changed(old(json!({}), &port), &live).as_deref(), Some("metadata.annotations.old"));
         assert!(changed(old(json!({"old": "1"}), &json!([])), &live).is_some());
+    }
+
+    #[test]
+    fn of_an_object_only_what_we_wrote_is_ours() {
+        let mut live = live(
+            json!({"spec": {"replicas": 2, "theirs": 1, "containers": [
+                {"name": "server", "image": "x", "args": ["a", "b"], "tty": true}, {"name": "sidecar", "image": "mesh"}]}}),
+            json!({"f:spec": {"f:replicas": {}, "f:containers": {"k:{\"name\":\"server\"}": {".": {}, "f:name": {}, "f:args": {}}}}}),
+        );
+        let image = json!({"manager": "us", "operation": "Update",
+            "fieldsV1": {"f:spec": {"f:containers": {"k:{\"name\":\"server\"}": {"f:image": {}}}}}});
+        live["metadata"]["managedFields"].as_array_mut().unwrap().push(image);
+        let ours = ours(&live, "us");
+        assert_eq!(
+            ours,
+            json!({"spec": {"replicas": 2, "containers": [{"name": "server", "image": "x", "args": ["a", "b"]}]}})
+        );
+        assert_eq!(changed(ours, &live), None);
     }
 
     #[test]

@@ -171,8 +171,8 @@ fn condition_table() -> String {
 fn reason_table() -> String {
     let mut table = String::from("| condition | reason | says | what to do |\n|---|---|---|---|\n");
     for reason in Reason::ALL {
-        let condition = reason.condition();
-        table += &format!("| `{condition}` | `{reason}` | {} | {} |\n", reason.meaning(), reason.mend());
+        let conditions: Vec<String> = reason.conditions().iter().map(|condition| format!("`{condition}`")).collect();
+        table += &format!("| {} | `{reason}` | {} | {} |\n", conditions.join(", "), reason.meaning(), reason.mend());
     }
     table
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::build::front_end::USER;
+use crate::build::pod::USER;
 use crate::names::MANAGER;
 
 /// Namespace of the operator in `deploy/install.yaml`.
@@ -37,6 +37,9 @@ pub const RIGHTS: &[Right] = &[
     right("", "secrets", WATCHED),
     right("", "pods", &["list", "watch"]),
     right("apps", "statefulsets", WATCHED),
+    right("apps", "deployments", WATCHED),
+    right("batch", "jobs", &["list", "watch", "create", "patch"]),
+    right("policy", "poddisruptionbudgets", WATCHED),
     right("events.k8s.io", "events", &["create", "patch"]),
     Right { cluster: true, ..right("storage.k8s.io", "storageclasses", &["list"]) },
     Right { cluster: true, ..right("storage.k8s.io", "csidrivers", &["get"]) },

@@ -8,6 +8,7 @@
 //! carries none.
 
 pub mod apply;
+pub mod back_end_state;
 pub mod build;
 pub mod controller;
 pub mod crd;
@@ -23,6 +24,7 @@ pub mod names;
 pub mod observed;
 pub mod pki;
 pub mod plan;
+pub mod pod_state;
 pub mod status;
 pub mod validate;
 pub mod watch;

@@ -8,12 +8,16 @@ pub const PRODUCT: &str = "commpool";
 pub const MANAGER: &str = "commpool-operator";
 /// Annotation of the pod template: hash of what a running server does not reload.
 pub const CONFIG_HASH: &str = "commpool.dev/config-hash";
+/// Annotation of the database's pod template: hash of the logins, which it takes up at its start.
+pub const CREDENTIALS_HASH: &str = "commpool.dev/credentials-hash";
 /// Label of objects that outlive their pool; its value is the pool's name.
 pub const KEPT_FOR: &str = "commpool.dev/kept-for";
 /// Label that brings a front end into the VIP.
 pub const VIP: &str = "commpool.dev/vip";
 /// Value of [`VIP`] for a front end in the VIP.
 pub const VIP_IN: &str = "in";
+/// Label of every object of a pool with the name of its part.
+pub const COMPONENT: &str = "app.kubernetes.io/component";
 /// Selects every object the operator makes.
 pub const MANAGED_SELECTOR: &str = "app.kubernetes.io/managed-by=commpool-operator";
 
@@ -24,16 +28,23 @@ pub enum Component {
     FrontEnd,
     /// The pool's address.
     Vip,
-    /// The pool's certificate authority and certificate.
+    /// The pool's certificate authority and certificates.
     Certificates,
+    /// The Back-End Database.
+    Database,
+    /// The migrations of its schema.
+    Migration,
 }
 
 impl Component {
-    fn as_str(self) -> &'static str {
+    /// Its name in the label.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::FrontEnd => "front-end",
             Self::Vip => "vip",
             Self::Certificates => "certificates",
+            Self::Database => "database",
+            Self::Migration => "migration",
         }
     }
 }
@@ -60,7 +71,7 @@ impl Names {
         self.pool.clone()
     }
 
-    /// The front ends' workload, service account and pods.
+    /// The front ends' workload, service account, disruption budget and pods.
     pub fn front_end(&self) -> String {
         self.with("front-end")
     }
@@ -90,6 +101,31 @@ impl Names {
         self.with("data")
     }
 
+    /// The headless Service of all front ends.
+    pub fn peers(&self) -> String {
+        self.with("peers")
+    }
+
+    /// The Secret with the certificate between front ends.
+    pub fn peer_certificate(&self) -> String {
+        self.with("peer-tls")
+    }
+
+    /// The database of the pool's own: its workload, Service and volume claim.
+    pub fn database(&self) -> String {
+        self.with("database")
+    }
+
+    /// The Secret with the logins of the pool's own database.
+    pub fn credentials(&self) -> String {
+        self.with("database-credentials")
+    }
+
+    /// The migration Job; `hash` tells those of different versions apart.
+    pub fn migration(&self, hash: &str) -> String {
+        self.with(&format!("migrate-{hash}"))
+    }
+
     fn with(&self, suffix: &str) -> String {
         format!("{}-{suffix}", self.pool)
     }
@@ -99,10 +135,17 @@ impl Names {
         [
             ("app.kubernetes.io/name", PRODUCT),
             ("app.kubernetes.io/instance", self.pool.as_str()),
-            ("app.kubernetes.io/component", component.as_str()),
+            (COMPONENT, component.as_str()),
         ]
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .into()
+    }
+
+    /// Labels that select all pods of the pool.
+    pub fn all_pods(&self) -> BTreeMap<String, String> {
+        let mut labels = self.selector(Component::FrontEnd);
+        labels.remove(COMPONENT);
+        labels
     }
 
     /// Labels of an object of `component`, made by this operator for `version`.
@@ -132,13 +175,23 @@ mod tests {
     #[test]
     fn names_and_what_kubernetes_adds_to_them_fit() {
         let names = Names::new("a".repeat(40));
-        for name in
-            [names.service(), names.config(), names.keys(), names.authority(), names.certificate(), names.data()]
-        {
+        for name in [
+            names.service(),
+            names.config(),
+            names.keys(),
+            names.authority(),
+            names.certificate(),
+            names.data(),
+            names.peers(),
+            names.peer_certificate(),
+            names.credentials(),
+            // a Job's pods carry its name in a label
+            names.migration(&"0".repeat(10)),
+        ] {
             assert!(name.len() <= 63, "{name}");
         }
         // a StatefulSet's pods carry its name, '-' and a hash of ten characters in a label
-        assert!(names.front_end().len() + 11 <= 63);
+        assert!(names.front_end().len() + 11 <= 63 && names.database().len() + 11 <= 63);
     }
 
     #[test]

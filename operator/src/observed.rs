@@ -1,38 +1,146 @@
 //! What the cluster has of a pool at one moment, and what can be read from it. Pure.
 
-use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodTemplateSpec, Secret, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
+use serde::Serialize;
 
 use crate::crd::v1alpha1::ServiceType;
 use crate::crd::{PoolAddress, Transport};
+use crate::names::{COMPONENT, Component};
 use crate::validate::ValidatedPool;
 
 /// Live objects of a pool, read in one go.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
-    /// The front ends' service account.
+    /// The pods' service account.
     pub service_account: Option<ServiceAccount>,
     /// The VIP.
     pub service: Option<Service>,
+    /// The Service that names each front end.
+    pub peers: Option<Service>,
     /// The pool's key.
     pub keys: Option<Secret>,
+    /// The logins of a database of the pool's own.
+    pub credentials: Option<Secret>,
     /// The pool's authority.
     pub authority: Option<Secret>,
     /// The certificate of the pool's own authority.
     pub certificate: Option<Secret>,
+    /// The certificate between front ends.
+    pub peer_certificate: Option<Secret>,
     /// The Secret that `tls.secretName` names.
     pub given: Option<Secret>,
+    /// The Secret with the logins of an external database.
+    pub logins: Option<Secret>,
+    /// The Secret with the authority of an external database.
+    pub database_authority: Option<Secret>,
     /// The server's configuration.
     pub config: Option<Secret>,
     /// The volume claim.
     pub claim: Option<PersistentVolumeClaim>,
-    /// The workload.
-    pub front_end: Option<StatefulSet>,
-    /// Its pods.
+    /// The way to a database of the pool's own.
+    pub database_service: Option<Service>,
+    /// The database of the pool's own.
+    pub database: Option<StatefulSet>,
+    /// Migrations of this version and of earlier ones.
+    pub migrations: Vec<Job>,
+    /// The front ends' workload.
+    pub front_end: Option<Workload>,
+    /// What protects them from being taken away at once.
+    pub disruption_budget: Option<PodDisruptionBudget>,
+    /// All pods of the pool.
     pub pods: Vec<Pod>,
     /// The storage class of the claim; read only when a decision hangs on it.
     pub class: Option<ClassFacts>,
+}
+
+impl Observed {
+    /// The pods of one part of the pool.
+    pub fn pods_of(&self, component: Component) -> impl Iterator<Item = &Pod> {
+        let of = move |pod: &&Pod| {
+            let labels = pod.metadata.labels.as_ref();
+            labels.and_then(|labels| labels.get(COMPONENT)).is_some_and(|label| label == component.as_str())
+        };
+        self.pods.iter().filter(of)
+    }
+}
+
+/// What runs the front ends, or the database.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Workload {
+    /// The only pod on its volume.
+    Set(StatefulSet),
+    /// Pods that keep nothing.
+    Deployment(Deployment),
+}
+
+/// How far a workload is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Pods there are; those that are ending do not count.
+    pub pods: i32,
+    /// Pods that are ready.
+    pub ready: i32,
+    /// Pods of the newest template.
+    pub updated: i32,
+    /// Whether all pods there are, one at least, are of the template that is wanted now.
+    pub up_to_date: bool,
+}
+
+impl Workload {
+    /// Its metadata.
+    pub fn metadata(&self) -> &ObjectMeta {
+        match self {
+            Self::Set(set) => &set.metadata,
+            Self::Deployment(deployment) => &deployment.metadata,
+        }
+    }
+
+    /// Its pods' template.
+    pub fn template(&self) -> Option<&PodTemplateSpec> {
+        match self {
+            Self::Set(set) => set.spec.as_ref().map(|spec| &spec.template),
+            Self::Deployment(deployment) => deployment.spec.as_ref().map(|spec| &spec.template),
+        }
+    }
+
+    /// How far it is.
+    pub fn progress(&self) -> Progress {
+        match self {
+            Self::Set(set) => progress_of_set(set),
+            Self::Deployment(deployment) => progress_of_deployment(deployment),
+        }
+    }
+}
+
+/// How far a StatefulSet is.
+pub fn progress_of_set(set: &StatefulSet) -> Progress {
+    let Some(status) = &set.status else { return Progress::default() };
+    let updated = status.updated_replicas.unwrap_or(0);
+    Progress {
+        pods: status.replicas,
+        ready: status.ready_replicas.unwrap_or(0),
+        updated,
+        up_to_date: status.observed_generation >= set.metadata.generation
+            && updated >= 1
+            && status.current_revision == status.update_revision,
+    }
+}
+
+fn progress_of_deployment(deployment: &Deployment) -> Progress {
+    let Some(status) = &deployment.status else { return Progress::default() };
+    let (pods, updated) = (status.replicas.unwrap_or(0), status.updated_replicas.unwrap_or(0));
+    Progress {
+        pods,
+        ready: status.ready_replicas.unwrap_or(0),
+        updated,
+        up_to_date: status.observed_generation >= deployment.metadata.generation && updated >= 1 && updated == pods,
+    }
 }
 
 /// What matters of a storage class.
@@ -111,7 +219,7 @@ fn node_port(service: &Service, transport: Transport) -> Option<u16> {
 }
 
 /// The second of an object's creation, since 1970.
-pub fn created(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> Option<i64> {
+pub fn created(metadata: &ObjectMeta) -> Option<i64> {
     metadata.creation_timestamp.as_ref().map(|time| time.0).map(Timestamp::as_second)
 }
 

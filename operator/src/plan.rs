@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{Secret, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
@@ -10,13 +11,16 @@ use kube::core::ApiResource;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::back_end_state;
+use crate::build::migration::standing;
 use crate::build::tls::CertificateState;
 use crate::build::{Blocker, Desired, build};
 use crate::crd::{CommunicationsPool, Reason};
-use crate::diff::difference;
+use crate::diff::{contains, difference, ours};
 use crate::error::Error;
+use crate::front_end_state::Finding;
 use crate::names::{KEPT_FOR, MANAGER, pool_of};
-use crate::observed::{Observed, Reach, created};
+use crate::observed::{Observed, Reach, Workload, created};
 use crate::pki::Entropy;
 use crate::validate::{TlsSource, ValidatedPool};
 
@@ -36,6 +40,12 @@ pub enum Kind {
     PersistentVolumeClaim,
     /// `apps/v1` StatefulSet.
     StatefulSet,
+    /// `batch/v1` Job.
+    Job,
+    /// `apps/v1` Deployment.
+    Deployment,
+    /// `policy/v1` PodDisruptionBudget.
+    PodDisruptionBudget,
 }
 
 impl Kind {
@@ -47,18 +57,37 @@ impl Kind {
             Self::Secret => "Secret",
             Self::PersistentVolumeClaim => "PersistentVolumeClaim",
             Self::StatefulSet => "StatefulSet",
+            Self::Job => "Job",
+            Self::Deployment => "Deployment",
+            Self::PodDisruptionBudget => "PodDisruptionBudget",
         }
     }
 
     /// Where the API server keeps it.
     pub fn resource(self) -> ApiResource {
-        use k8s_openapi::api::{apps::v1 as apps, core::v1 as core};
+        use k8s_openapi::api::{apps::v1 as apps, batch::v1 as batch, core::v1 as core, policy::v1 as policy};
         match self {
             Self::Service => ApiResource::erase::<core::Service>(&()),
             Self::ServiceAccount => ApiResource::erase::<core::ServiceAccount>(&()),
             Self::Secret => ApiResource::erase::<core::Secret>(&()),
             Self::PersistentVolumeClaim => ApiResource::erase::<core::PersistentVolumeClaim>(&()),
             Self::StatefulSet => ApiResource::erase::<apps::StatefulSet>(&()),
+            Self::Job => ApiResource::erase::<batch::Job>(&()),
+            Self::Deployment => ApiResource::erase::<apps::Deployment>(&()),
+            Self::PodDisruptionBudget => ApiResource::erase::<policy::PodDisruptionBudget>(&()),
+        }
+    }
+
+    /// Whether it runs something, so that its effect is seen only later.
+    pub fn runs(self) -> bool {
+        matches!(self, Self::StatefulSet | Self::Job | Self::Deployment)
+    }
+
+    /// The kind of the front ends' workload.
+    pub fn of(workload: &Workload) -> Self {
+        match workload {
+            Workload::Set(_) => Self::StatefulSet,
+            Workload::Deployment(_) => Self::Deployment,
         }
     }
 }
@@ -96,10 +125,23 @@ pub struct Decision {
     pub reach: Reach,
     /// The certificate that they are shown.
     pub certificate: CertificateState,
+    /// Database and schema, in Enterprise Edition.
+    pub back_end: Option<BackEnd>,
+    /// Whether front ends stay as they are though they should be others.
+    pub held: bool,
     /// What keeps the pool from being as declared.
     pub blockers: Vec<Blocker>,
     /// When to look again even if nothing happens.
     pub wake: Option<Duration>,
+}
+
+/// What front ends of Enterprise Edition wait for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackEnd {
+    /// `Available`, or what keeps the database from it.
+    pub database: Finding,
+    /// `Migrated`, or what keeps the schema from it.
+    pub schema: Finding,
 }
 
 /// Decides what to write.
@@ -114,22 +156,116 @@ pub fn decide(
 ) -> Result<Decision, Error> {
     let reach = Reach::find(pool, observed.service.as_ref());
     let built = build(pool, observed, &reach, now.as_second(), entropy)?;
-    let strangers = strangers(pool, observed);
-    let mut decision =
-        Decision { ops: Vec::new(), reach, certificate: built.certificate, blockers: strangers, wake: None };
+    let strangers = strangers(pool, observed, built.desired.migration.as_ref());
+    let mut decision = Decision {
+        ops: Vec::new(),
+        reach,
+        certificate: built.certificate,
+        back_end: None,
+        held: false,
+        blockers: strangers,
+        wake: None,
+    };
     if !decision.blockers.is_empty() {
         let passing = decision.blockers.iter().all(|blocker| blocker.reason == Reason::Deleting);
         decision.wake = passing.then(|| Duration::from_secs(2));
         return Ok(decision);
     }
-    let mut desired = built.desired;
     decision.blockers = built.blockers;
     decision.wake = patience(observed, &decision.reach, now);
-    if decision.wake.is_some() || decision.blockers.iter().any(Blocker::holds_front_end) {
-        desired.front_end = None;
+    let blocked = decision.blockers.iter().any(Blocker::holds_front_end);
+    let mut desired = built.desired;
+    let migration = desired.migration.take();
+    let front_end = desired.front_end.take();
+    let budget = desired.disruption_budget.take();
+
+    decision.ops = ground(desired, observed)?;
+    let mut turn = !blocked && decision.wake.is_none();
+    if let Some(job) = migration {
+        let step = BackEndStep { pool, observed, name: job.metadata.name.clone().unwrap_or_default(), blocked };
+        let (ops, back_end) = step.take(job, decision.ops.iter().any(|op| op.kind == Kind::StatefulSet))?;
+        decision.ops.extend(ops);
+        turn &= back_end.is_done();
+        decision.back_end = Some(back_end);
     }
-    decision.ops = ops(desired, observed)?;
+    let (op, held) = front_ends(front_end, observed, turn)?;
+    decision.held = held;
+    decision.ops.extend(op);
+    decision.ops.extend(op_of(Kind::PodDisruptionBudget, budget, observed.disruption_budget.as_ref(), false)?);
     Ok(decision)
+}
+
+impl BackEnd {
+    fn is_done(&self) -> bool {
+        self.database.0 == Reason::Available && self.schema.0 == Reason::Migrated
+    }
+}
+
+/// The order of an upgrade: the database as declared, then its schema, then the front ends. Each step is begun when the
+/// one before it was seen done, so that it holds whenever the operator is ended and started again.
+struct BackEndStep<'a> {
+    pool: &'a ValidatedPool,
+    observed: &'a Observed,
+    /// The migration that is wanted.
+    name: String,
+    /// Whether something is missing that its pod needs.
+    blocked: bool,
+}
+
+impl BackEndStep<'_> {
+    /// What is to be done about the migration, and how far database and schema are. `written`: the database is being
+    /// changed, so that what was seen of it no longer counts.
+    fn take(&self, job: Job, written: bool) -> Result<(Vec<Op>, BackEnd), Error> {
+        let Self { pool, observed, name, blocked } = self;
+        let database = match pool.embedded() {
+            Some(_) if written => {
+                let name = pool.names.database();
+                Some((Reason::RollingOut, format!("StatefulSet {name} is not as declared yet")))
+            }
+            Some(_) => Some(back_end_state::database(pool, observed)),
+            None => None,
+        };
+        let may_start = !blocked && database.as_ref().is_none_or(|(reason, _)| *reason == Reason::Available);
+        let schema = back_end_state::schema(observed, name, may_start);
+        let database = database.unwrap_or_else(|| back_end_state::external(pool, name, &schema));
+        Ok((self.migrations(job, may_start)?, BackEnd { database, schema }))
+    }
+
+    fn migrations(&self, job: Job, may_start: bool) -> Result<Vec<Op>, Error> {
+        let mut ops = Vec::new();
+        let mut there = false;
+        for live in self.observed.migrations.iter().filter(|live| live.metadata.deletion_timestamp.is_none()) {
+            let wanted = live.metadata.name.as_ref() == Some(&self.name);
+            there |= wanted;
+            if is_owned(self.pool, &live.metadata) {
+                ops.extend(op_of(Kind::Job, Some(standing(self.pool, live, wanted)), Some(live), false)?);
+            }
+        }
+        if !there && may_start {
+            ops.extend(op_of(Kind::Job, Some(job), None, false)?);
+        }
+        Ok(ops)
+    }
+}
+
+/// The write to the front ends' workload, and whether they stay as they are though they should be others. While it is
+/// not their turn their number can change, and nothing of their pods.
+fn front_ends(desired: Option<Workload>, observed: &Observed, turn: bool) -> Result<(Option<Op>, bool), Error> {
+    let Some(desired) = desired else { return Ok((None, false)) };
+    let (kind, live) = (Kind::of(&desired), observed.front_end.as_ref());
+    let mut object = serde_json::to_value(&desired)?;
+    let live = live.map(serde_json::to_value).transpose()?;
+    if turn {
+        return Ok((op(kind, object, live, false), false));
+    }
+    let Some(live) = live else { return Ok((None, false)) };
+    let template = |of: &Value| of.pointer("/spec/template").cloned().unwrap_or_default();
+    let (wanted, ours) = (template(&object), template(&ours(&live, MANAGER)));
+    let held = !contains(&wanted, &template(&live)) || !contains(&ours, &wanted);
+    object["spec"]["template"] = ours;
+    // in Standard Edition there is nothing else to change
+    let op = if kind == Kind::Deployment { op(kind, object, Some(live), false) } else { None };
+    Ok((op, held))
 }
 
 /// How long the first start still waits for an address.
@@ -146,59 +282,95 @@ fn patience(observed: &Observed, reach: &Reach, now: Timestamp) -> Option<Durati
     (rest > 0 && age >= -ADDRESS_PATIENCE_SECONDS).then(|| Duration::from_secs(rest.unsigned_abs()))
 }
 
-/// The writes, in the order of [`Desired`]. Taken apart without `..`: a new object that nobody writes does not compile.
-fn ops(desired: Desired, observed: &Observed) -> Result<Vec<Op>, Error> {
-    let Desired { service, service_account, keys, authority, certificate, config, claim, front_end } = desired;
+/// The writes that wait for nothing, in the order of [`Desired`]. Taken apart without `..`: a new object that nobody
+/// writes does not compile.
+fn ground(desired: Desired, observed: &Observed) -> Result<Vec<Op>, Error> {
+    let Desired {
+        service,
+        peers,
+        service_account,
+        keys,
+        credentials,
+        authority,
+        certificate,
+        peer_certificate,
+        config,
+        claim,
+        database_service,
+        database,
+        migration: _,
+        front_end: _,
+        disruption_budget: _,
+    } = desired;
     let mut ops = Vec::new();
     let mut put = |op: Option<Op>| ops.extend(op);
-    put(op(Kind::Service, service, observed.service.as_ref(), false)?);
-    put(op(Kind::ServiceAccount, service_account, observed.service_account.as_ref(), false)?);
-    put(op(Kind::Secret, keys, observed.keys.as_ref(), true)?);
-    put(op(Kind::Secret, authority, observed.authority.as_ref(), true)?);
-    put(op(Kind::Secret, certificate, observed.certificate.as_ref(), false)?);
-    put(op(Kind::Secret, config, observed.config.as_ref(), false)?);
-    put(op(Kind::PersistentVolumeClaim, claim, observed.claim.as_ref(), false)?);
-    put(op(Kind::StatefulSet, front_end, observed.front_end.as_ref(), false)?);
+    put(op_of(Kind::Service, service, observed.service.as_ref(), false)?);
+    put(op_of(Kind::Service, peers, observed.peers.as_ref(), false)?);
+    put(op_of(Kind::ServiceAccount, service_account, observed.service_account.as_ref(), false)?);
+    put(op_of(Kind::Secret, keys, observed.keys.as_ref(), true)?);
+    put(op_of(Kind::Secret, credentials, observed.credentials.as_ref(), true)?);
+    put(op_of(Kind::Secret, authority, observed.authority.as_ref(), true)?);
+    put(op_of(Kind::Secret, certificate, observed.certificate.as_ref(), false)?);
+    put(op_of(Kind::Secret, peer_certificate, observed.peer_certificate.as_ref(), false)?);
+    put(op_of(Kind::Secret, config, observed.config.as_ref(), false)?);
+    put(op_of(Kind::PersistentVolumeClaim, claim, observed.claim.as_ref(), false)?);
+    put(op_of(Kind::Service, database_service, observed.database_service.as_ref(), false)?);
+    put(op_of(Kind::StatefulSet, database, observed.database.as_ref(), false)?);
     Ok(ops)
 }
 
-fn op<K>(kind: Kind, desired: Option<K>, live: Option<&K>, chance: bool) -> Result<Option<Op>, Error>
-where
-    K: Resource + Serialize,
-{
+fn op_of<K: Serialize>(kind: Kind, desired: Option<K>, live: Option<&K>, chance: bool) -> Result<Option<Op>, Error> {
     let Some(desired) = desired else { return Ok(None) };
-    let object = serde_json::to_value(&desired)?;
+    let live = live.map(serde_json::to_value).transpose()?;
+    Ok(op(kind, serde_json::to_value(desired)?, live, chance))
+}
+
+fn op(kind: Kind, object: Value, live: Option<Value>, chance: bool) -> Option<Op> {
     let why = match live {
         None => Why::Absent,
-        Some(live) => match difference(&object, &serde_json::to_value(live)?, MANAGER) {
-            Some(path) => Why::Changed(path),
-            None => return Ok(None),
-        },
+        Some(live) => Why::Changed(difference(&object, &live, MANAGER)?),
     };
-    let name = desired.meta().name.clone().unwrap_or_default();
-    Ok(Some(Op { kind, name, fresh: chance && why == Why::Absent, object, why }))
+    let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
+    Some(Op { kind, name, fresh: chance && why == Why::Absent, object, why })
 }
 
 /// Objects of our names that are not ours to write: a pool with such an object is left alone.
-fn strangers(pool: &ValidatedPool, observed: &Observed) -> Vec<Blocker> {
+fn strangers(pool: &ValidatedPool, observed: &Observed, migration: Option<&Job>) -> Vec<Blocker> {
     let self_managed = pool.tls == TlsSource::SelfManaged;
-    let secret =
-        |secret: &Option<k8s_openapi::api::core::v1::Secret>| secret.as_ref().map(|secret| secret.metadata.clone());
+    let secret = |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.metadata.clone());
+    let service = |service: &Option<Service>| service.as_ref().map(|service| service.metadata.clone());
+    let job = migration.and_then(|wanted| {
+        observed.migrations.iter().map(|job| &job.metadata).find(|live| live.name == wanted.metadata.name)
+    });
     let owned = [
-        (Kind::Service, observed.service.as_ref().map(|object| object.metadata.clone())),
+        (Kind::Service, service(&observed.service)),
+        (Kind::Service, service(&observed.peers)),
+        (Kind::Service, service(&observed.database_service)),
         (Kind::ServiceAccount, observed.service_account.as_ref().map(|object| object.metadata.clone())),
         (Kind::Secret, secret(&observed.keys)),
         (Kind::Secret, secret(&observed.certificate).filter(|_| self_managed)),
+        (Kind::Secret, secret(&observed.peer_certificate)),
         (Kind::Secret, secret(&observed.config)),
-        (Kind::StatefulSet, observed.front_end.as_ref().map(|object| object.metadata.clone())),
+        (Kind::StatefulSet, observed.database.as_ref().map(|object| object.metadata.clone())),
+        (Kind::Job, job.cloned()),
+        (
+            observed.front_end.as_ref().map_or(Kind::StatefulSet, Kind::of),
+            observed.front_end.as_ref().map(|object| object.metadata().clone()),
+        ),
+        (Kind::PodDisruptionBudget, observed.disruption_budget.as_ref().map(|object| object.metadata.clone())),
     ];
     let kept = [
-        (Kind::Secret, secret(&observed.authority).filter(|_| self_managed)),
+        (Kind::Secret, secret(&observed.authority).filter(|_| self_managed || pool.is_enterprise())),
+        (Kind::Secret, secret(&observed.credentials)),
         (Kind::PersistentVolumeClaim, observed.claim.as_ref().map(|object| object.metadata.clone())),
     ];
     let owned = owned.into_iter().filter_map(|(kind, metadata)| stranger(pool, kind, &metadata?, false));
     let kept = kept.into_iter().filter_map(|(kind, metadata)| stranger(pool, kind, &metadata?, true));
     owned.chain(kept).collect()
+}
+
+fn is_owned(pool: &ValidatedPool, metadata: &ObjectMeta) -> bool {
+    metadata.owner_references.iter().flatten().any(|owner| owner.controller == Some(true) && owner.uid == pool.uid)
 }
 
 fn stranger(pool: &ValidatedPool, kind: Kind, metadata: &ObjectMeta, kept: bool) -> Option<Blocker> {

@@ -5,9 +5,9 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::build::Blocker;
 use crate::crd::{ConditionType, PoolStatus, Reason};
-use crate::front_end_state::{Finding, figures, front_end, vip};
+use crate::front_end_state::{Finding, figures, front_end, serves, vip};
 use crate::observed::Observed;
-use crate::plan::{Decision, Kind, Op};
+use crate::plan::{Decision, Op};
 use crate::validate::ValidatedPool;
 
 /// Most octets of a message: an Event carries no more than 1 kB, with the condition's name before it.
@@ -64,17 +64,26 @@ pub fn of_pool(
     now: Timestamp,
 ) -> PoolStatus {
     let certificate = (decision.certificate.reason, decision.certificate.message.clone());
-    let front_end = front_end(pool, observed);
+    let front_end = front_end(pool, observed, decision.held);
     let vip = vip(pool, observed, &decision.reach);
     let mut problems: Vec<Finding> = outcome.refusal.iter().chain(&decision.blockers).map(finding).collect();
     problems.extend((!decision.certificate.is_good()).then(|| certificate.clone()));
+    let (database, schema) = decision.back_end.clone().map(|back_end| (back_end.database, back_end.schema)).unzip();
+    problems.extend(database.clone().filter(|(reason, _)| *reason != Reason::Available));
+    problems.extend(schema.clone().filter(|(reason, _)| *reason != Reason::Migrated));
     problems.extend((front_end.0 != Reason::Available).then(|| front_end.clone()));
     problems.extend((vip.0 != Reason::Reachable).then(|| vip.clone()));
     problems.extend(unseen(outcome, old, generation));
     let ready_message = format!("{}; {}", vip.1, front_end.1);
     let mut conditions = Conditions { old: &old.conditions, generation, now, new: Vec::new() };
     conditions.verdict(problems, ready_message);
-    conditions.set(ConditionType::FrontEndAvailable, front_end.0 == Reason::Available, front_end);
+    conditions.set(ConditionType::FrontEndAvailable, serves(&front_end), front_end);
+    if let Some(database) = database {
+        conditions.set(ConditionType::DatabaseAvailable, database.0 == Reason::Available, database);
+    }
+    if let Some(schema) = schema {
+        conditions.set(ConditionType::SchemaCurrent, schema.0 == Reason::Migrated, schema);
+    }
     conditions.set(ConditionType::CertificatesValid, decision.certificate.is_good(), certificate);
     conditions.set(ConditionType::VipServing, vip.0 == Reason::Reachable, vip);
     if pool.spec.operations.paused {
@@ -94,7 +103,13 @@ pub fn of_pool(
 pub fn of_refusal(refusal: &Blocker, old: &PoolStatus, generation: Option<i64>, now: Timestamp) -> PoolStatus {
     let mut conditions = Conditions { old: &old.conditions, generation, now, new: Vec::new() };
     conditions.verdict(vec![finding(refusal)], String::new());
-    let parts = [ConditionType::FrontEndAvailable, ConditionType::CertificatesValid, ConditionType::VipServing];
+    let parts = [
+        ConditionType::FrontEndAvailable,
+        ConditionType::DatabaseAvailable,
+        ConditionType::SchemaCurrent,
+        ConditionType::CertificatesValid,
+        ConditionType::VipServing,
+    ];
     let kept = |condition: &&Condition| parts.iter().any(|part| part.as_str() == condition.type_);
     conditions.new.extend(old.conditions.iter().filter(kept).cloned());
     PoolStatus { observed_generation: generation, conditions: conditions.new, ..old.clone() }
@@ -137,7 +152,7 @@ fn finding(blocker: &Blocker) -> Finding {
 fn unseen(outcome: &Outcome, old: &PoolStatus, generation: Option<i64>) -> Option<Finding> {
     let wrote = outcome.wrote.iter();
     let names: Vec<String> = wrote
-        .filter(|op| op.kind == Kind::StatefulSet || old.observed_generation != generation)
+        .filter(|op| op.kind.runs() || old.observed_generation != generation)
         .map(|op| format!("{} {}", op.kind.as_str(), op.name))
         .collect();
     (!names.is_empty()).then(|| (Reason::Applying, format!("wrote {}", names.join(", "))))

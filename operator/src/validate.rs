@@ -3,8 +3,10 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
 
-use crate::crd::quantity::Quantity;
-use crate::crd::v1alpha1::{CommunicationsPool, PoolSpec, ServiceType, TrafficPolicy};
+use crate::crd::database::{DatabaseSpec, EmbeddedSpec, ExternalSpec};
+use crate::crd::front_end::DrainSpec;
+use crate::crd::quantity::{Amounts, Quantity};
+use crate::crd::v1alpha1::{CommunicationsPool, Edition, PoolSpec, ServiceType, TrafficPolicy};
 use crate::crd::{PoolAddress, Transport};
 use crate::names::Names;
 
@@ -36,6 +38,8 @@ pub struct ValidatedPool {
     pub image: String,
     /// Where its certificate comes from.
     pub tls: TlsSource,
+    /// Its Back-End Database; none in Standard Edition.
+    pub database: Option<Database>,
     /// What was told to clients so far.
     pub told: Vec<PoolAddress>,
     /// The rest of the spec, without empty texts.
@@ -53,12 +57,47 @@ pub enum TlsSource {
     Secret(String),
 }
 
+/// The Back-End Database.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Database {
+    /// One of the pool's own.
+    Embedded {
+        /// Reference of its image.
+        image: String,
+        /// Volume and resources.
+        spec: EmbeddedSpec,
+    },
+    /// One that somebody else keeps.
+    External(ExternalSpec),
+}
+
+impl Database {
+    /// What is asked of a database of the pool's own.
+    pub fn embedded(&self) -> Option<&EmbeddedSpec> {
+        match self {
+            Self::Embedded { spec, .. } => Some(spec),
+            Self::External(_) => None,
+        }
+    }
+
+    /// Where a database of somebody else is.
+    pub fn external(&self) -> Option<&ExternalSpec> {
+        match self {
+            Self::Embedded { .. } => None,
+            Self::External(spec) => Some(spec),
+        }
+    }
+}
+
+/// Front ends of an Enterprise Edition pool that does not say how many.
+const DEFAULT_FRONT_ENDS: i32 = 2;
+
 /// A field that says what cannot be carried out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
 pub struct Invalid {
     /// Path of the field.
-    pub field: &'static str,
+    pub field: String,
     /// What is wrong and what mends it.
     pub problem: String,
 }
@@ -74,6 +113,50 @@ impl ValidatedPool {
             controller: Some(true),
             block_owner_deletion: None,
         }
+    }
+
+    /// Whether there can be many front ends.
+    pub fn is_enterprise(&self) -> bool {
+        self.spec.edition == Edition::Enterprise
+    }
+
+    /// Front ends asked for.
+    pub fn replicas(&self) -> i32 {
+        match self.spec.edition {
+            Edition::Standard => 1,
+            Edition::Enterprise => self.spec.front_end.replicas.unwrap_or(DEFAULT_FRONT_ENDS),
+        }
+    }
+
+    /// The one name that all front ends have for each other.
+    pub fn peers_name(&self) -> String {
+        format!("{}.{}.svc", self.names.peers(), self.namespace)
+    }
+
+    /// How a front end of Enterprise Edition takes its leave.
+    pub fn drain(&self) -> DrainSpec {
+        self.spec.front_end.drain.unwrap_or_default()
+    }
+
+    /// What is asked of a database of the pool's own.
+    pub fn embedded(&self) -> Option<&EmbeddedSpec> {
+        self.database.as_ref().and_then(Database::embedded)
+    }
+
+    /// Where a database of somebody else is.
+    pub fn external(&self) -> Option<&ExternalSpec> {
+        self.database.as_ref().and_then(Database::external)
+    }
+
+    /// Names of the Secrets that somebody else keeps and the pool reads.
+    pub fn given_secrets(&self) -> Vec<String> {
+        let certificate = match &self.tls {
+            TlsSource::Secret(name) => Some(name.clone()),
+            TlsSource::NoListener | TlsSource::SelfManaged => None,
+        };
+        let database = self.external().into_iter();
+        let database = database.flat_map(|it| [Some(it.credentials_secret.clone()), it.tls.ca_secret.clone()]);
+        certificate.into_iter().chain(database.flatten()).collect()
     }
 
     /// Transports that are switched on, with the ports of the pool's address.
@@ -101,6 +184,17 @@ pub fn validate(pool: &CommunicationsPool, environment: &Environment) -> Result<
     amounts(&spec)?;
     let version = spec.version.clone().or(status.version).unwrap_or_else(|| environment.version.clone());
     let registry = spec.image.registry.as_deref().unwrap_or("localhost");
+    let image = |part: &str| format!("{registry}/commpool-{part}:{version}");
+    let database = match (spec.edition, spec.database.clone()) {
+        (Edition::Standard, _) => None,
+        (Edition::Enterprise, Some(DatabaseSpec { external: Some(external), .. })) => {
+            Some(Database::External(external))
+        }
+        (Edition::Enterprise, database) => Some(Database::Embedded {
+            image: image("database"),
+            spec: database.and_then(|database| database.embedded).unwrap_or_default(),
+        }),
+    };
     let tls = match (&spec.service.listeners.tls, &spec.tls.secret_name) {
         (None, _) => TlsSource::NoListener,
         (Some(_), Some(name)) => TlsSource::Secret(name.clone()),
@@ -110,7 +204,8 @@ pub fn validate(pool: &CommunicationsPool, environment: &Environment) -> Result<
         names: Names::new(pool.name_any()),
         namespace: pool.namespace().unwrap_or_default(),
         uid: pool.uid().unwrap_or_default(),
-        image: format!("{registry}/commpool-server:{version}"),
+        image: image("server"),
+        database,
         version,
         tls,
         told: status.addresses,
@@ -121,43 +216,60 @@ pub fn validate(pool: &CommunicationsPool, environment: &Environment) -> Result<
 /// An empty text says the same as none.
 fn normalised(spec: &PoolSpec) -> PoolSpec {
     let mut spec = spec.clone();
-    for text in [
+    let database = spec.database.as_mut();
+    let (embedded, external) = match database {
+        Some(DatabaseSpec { embedded, external }) => (embedded.as_mut(), external.as_mut()),
+        None => (None, None),
+    };
+    let of_database = [
+        embedded.map(|embedded| &mut embedded.storage.storage_class_name),
+        external.map(|external| &mut external.tls.ca_secret),
+    ];
+    let texts = [
         &mut spec.version,
         &mut spec.image.registry,
         &mut spec.front_end.storage.storage_class_name,
         &mut spec.service.load_balancer_class,
         &mut spec.service.hostname,
         &mut spec.tls.secret_name,
-    ] {
+    ];
+    for text in of_database.into_iter().flatten().chain(texts) {
         text.take_if(|text| text.is_empty());
     }
     spec
 }
 
 fn amounts(spec: &PoolSpec) -> Result<(), Invalid> {
-    let resources = &spec.front_end.resources;
-    let (requests, limits) = (&resources.requests, &resources.limits);
-    amount("spec.frontEnd.storage.size", &spec.front_end.storage.size)?;
-    let cpu = amount("spec.frontEnd.resources.requests.cpu", &requests.cpu)?;
-    let memory = amount("spec.frontEnd.resources.requests.memory", &requests.memory)?;
-    if let Some(limit) = &limits.cpu {
-        within("spec.frontEnd.resources.requests.cpu", cpu, amount("spec.frontEnd.resources.limits.cpu", limit)?)?;
+    let front_end = &spec.front_end;
+    amounts_at("spec.frontEnd", &front_end.storage.size, front_end.resources.amounts())?;
+    match spec.database.as_ref().and_then(|database| database.embedded.as_ref()) {
+        Some(it) => amounts_at("spec.database.embedded", &it.storage.size, it.resources.amounts()),
+        None => Ok(()),
     }
-    let limit = amount("spec.frontEnd.resources.limits.memory", &limits.memory)?;
-    within("spec.frontEnd.resources.requests.memory", memory, limit)
 }
 
-fn amount(field: &'static str, quantity: &Quantity) -> Result<i128, Invalid> {
+fn amounts_at(path: &str, size: &Quantity, of: Amounts<'_>) -> Result<(), Invalid> {
+    let requests = |what: &str| format!("{path}.resources.requests.{what}");
+    let limits = |what: &str| format!("{path}.resources.limits.{what}");
+    amount(format!("{path}.storage.size"), size)?;
+    let (cpu, memory) = (amount(requests("cpu"), of.cpu)?, amount(requests("memory"), of.memory)?);
+    if let Some(limit) = of.cpu_limit {
+        within(requests("cpu"), cpu, amount(limits("cpu"), limit)?)?;
+    }
+    within(requests("memory"), memory, amount(limits("memory"), of.memory_limit)?)
+}
+
+fn amount(field: String, quantity: &Quantity) -> Result<i128, Invalid> {
     quantity
         .nanos()
         .ok_or_else(|| Invalid { field, problem: format!("{quantity:?} is no amount; write one such as 500m or 5Gi") })
 }
 
-fn within(field: &'static str, request: i128, limit: i128) -> Result<(), Invalid> {
+fn within(field: String, request: i128, limit: i128) -> Result<(), Invalid> {
     if request <= limit {
         return Ok(());
     }
-    Err(Invalid { field, problem: "is more than the limit; lower it or raise spec.frontEnd.resources.limits".into() })
+    Err(Invalid { field, problem: "is more than the limit; lower it or raise the limit beside it".into() })
 }
 
 #[cfg(test)]

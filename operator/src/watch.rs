@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, ListParams, PartialObjectMeta};
 use kube::core::{NamespaceResourceScope, ObjectMeta};
 use kube::runtime::controller::{Config, Controller, Error as ControllerError};
@@ -101,6 +103,9 @@ fn controller(client: &Client, scope: &Scope, context: &Arc<Context>) -> Control
     let controller = watch::<ServiceAccount>(controller, client, scope);
     let controller = watch::<PersistentVolumeClaim>(controller, client, scope);
     let controller = watch::<StatefulSet>(controller, client, scope);
+    let controller = watch::<Deployment>(controller, client, scope);
+    let controller = watch::<Job>(controller, client, scope);
+    let controller = watch::<PodDisruptionBudget>(controller, client, scope);
     let controller = watch::<Pod>(controller, client, scope);
     let context = context.clone();
     // all Secrets, for those that users keep: their metadata passes by and is not stored

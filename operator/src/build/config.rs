@@ -5,19 +5,21 @@ use std::path::PathBuf;
 
 use commpool_model::config::{
     Authentication, DigestAlgorithm, Drain, Edition, HostPort, Listeners, LogConfig, LogFormat, OfflinePolicy, Outward,
-    Policy, PoolConfig, PresencePolicy, SourceAddress, SqliteStore, StoreConfig, TlsFiles,
+    Peers, Policy, PoolConfig, PostgresStore, PostgresTls, PostgresTlsMode, PresencePolicy, SourceAddress, SqliteStore,
+    StoreConfig, TlsFiles,
 };
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{keys::POOL_KEY, metadata};
+use super::{database, keys::POOL_KEY, metadata};
+use crate::crd::database::{ExternalSpec, ExternalTlsMode};
 use crate::crd::{Transport, v1alpha1};
 use crate::error::Error;
 use crate::names::Component;
 use crate::observed::{Reach, data};
-use crate::validate::{Invalid, TlsSource, ValidatedPool};
+use crate::validate::{Database, Invalid, TlsSource, ValidatedPool};
 
 /// Folder of all files the server is given.
 pub const FOLDER: &str = "/etc/commpool";
@@ -27,6 +29,8 @@ pub const CONFIG_KEY: &str = "config.yaml";
 pub const DATA_FOLDER: &str = "/data";
 /// Port of health, readiness and metrics.
 pub const MANAGEMENT_PORT: u16 = 9090;
+/// Port that front ends of a pool reach each other at.
+pub const PEERS_PORT: u16 = 5070;
 
 /// The port a front end listens on for `transport`; the Service maps the pool's own port to it.
 pub fn container_port(transport: Transport) -> u16 {
@@ -46,6 +50,7 @@ pub fn server_config(pool: &ValidatedPool, reach: &Reach) -> Result<PoolConfig, 
         pool: pool.names.pool().to_owned(),
         edition: match pool.spec.edition {
             v1alpha1::Edition::Standard => Edition::Standard,
+            v1alpha1::Edition::Enterprise => Edition::Enterprise,
         },
         sip_domains: pool.spec.sip_domains.clone(),
         listeners: listeners(pool),
@@ -53,15 +58,17 @@ pub fn server_config(pool: &ValidatedPool, reach: &Reach) -> Result<PoolConfig, 
         tls: (pool.tls != TlsSource::NoListener)
             .then(|| TlsFiles { certificate_file: folder.join("tls/tls.crt"), key_file: folder.join("tls/tls.key") }),
         key_file: folder.join("keys").join(POOL_KEY),
-        store: StoreConfig { sqlite: Some(SqliteStore { folder: DATA_FOLDER.into() }), postgres: None },
-        peers: None,
-        drain: Drain::default(),
+        store: store(pool),
+        peers: pool.is_enterprise().then(|| peers(pool)),
+        drain: drain(pool),
         authentication: authentication(&pool.spec.authentication),
         policy: policy(&pool.spec.policy),
         management: Some(any(MANAGEMENT_PORT)),
         log: LogConfig { format: LogFormat::Json, level: String::new() },
     };
-    config.checked().map_err(|error| Invalid { field: "spec", problem: format!("the server refuses it: {error}") })
+    config
+        .checked()
+        .map_err(|error| Invalid { field: "spec".into(), problem: format!("the server refuses it: {error}") })
 }
 
 fn any(port: u16) -> SocketAddr {
@@ -89,6 +96,54 @@ fn outward(pool: &ValidatedPool, reach: &Reach) -> Outward {
         tls: of(Transport::Tls),
         source_address: if pool.sees_clients() { SourceAddress::Trusted } else { SourceAddress::Untrusted },
     }
+}
+
+fn store(pool: &ValidatedPool) -> StoreConfig {
+    match &pool.database {
+        None => StoreConfig { sqlite: Some(SqliteStore { folder: DATA_FOLDER.into() }), postgres: None },
+        Some(database) => StoreConfig { sqlite: None, postgres: Some(postgres(pool, database)) },
+    }
+}
+
+/// Login and password are files, the same for every reader of the configuration; which ones they are, each pod says.
+fn postgres(pool: &ValidatedPool, of: &Database) -> PostgresStore {
+    let folder = PathBuf::from(FOLDER).join("database");
+    let (host, port, database, tls) = match of {
+        Database::Embedded { .. } => (
+            database::host(pool),
+            database::PORT,
+            database::NAME.to_owned(),
+            PostgresTls { mode: PostgresTlsMode::Off, ca_file: None },
+        ),
+        Database::External(ExternalSpec { host, port, name, tls, .. }) => {
+            let tls = match tls.mode {
+                ExternalTlsMode::VerifyFull => {
+                    PostgresTls { mode: PostgresTlsMode::VerifyFull, ca_file: Some(folder.join("ca.crt")) }
+                }
+                ExternalTlsMode::Disable => PostgresTls { mode: PostgresTlsMode::Off, ca_file: None },
+            };
+            (host.clone(), *port, name.clone(), tls)
+        }
+    };
+    let (user_file, password_file) = (folder.join("username"), folder.join("password"));
+    PostgresStore { host, port, database, user_file, password_file, tls }
+}
+
+fn peers(pool: &ValidatedPool) -> Peers {
+    let folder = PathBuf::from(FOLDER).join("peers");
+    Peers {
+        listen: any(PEERS_PORT),
+        advertise: String::new(),
+        server_name: pool.peers_name(),
+        certificate_file: folder.join("tls.crt"),
+        key_file: folder.join("tls.key"),
+        ca_file: folder.join("ca.crt"),
+    }
+}
+
+fn drain(pool: &ValidatedPool) -> Drain {
+    let drain = pool.drain();
+    Drain { timeout_seconds: drain.timeout_seconds, flows_per_second: drain.flows_per_second }
 }
 
 fn authentication(spec: &v1alpha1::AuthenticationSpec) -> Authentication {
@@ -134,7 +189,7 @@ pub fn restart_hash(config: &PoolConfig, keys: &Secret) -> Result<String, Error>
     hash.update(yaml(&fixed)?);
     hash.update([0]);
     hash.update(data(keys, POOL_KEY).unwrap_or_default());
-    Ok(hash.finalize().iter().take(16).map(|octet| format!("{octet:02x}")).collect())
+    Ok(super::hex(&hash.finalize(), 16))
 }
 
 /// What the resource states is written even where it is the server's default too, which may change.

@@ -1,22 +1,29 @@
 //! From a validated pool to the objects it is made of. Pure: what is random or depends on time is passed in.
 
 pub mod config;
+pub mod credentials;
+pub mod database;
 pub mod front_end;
 pub mod keys;
 pub mod metadata;
+pub mod migration;
+pub mod pod;
 pub mod service;
 pub mod storage;
 pub mod tls;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Secret, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
 use crate::crd::Reason;
+use crate::crd::database::ExternalSpec;
 use crate::error::Error;
 use crate::names::Component;
-use crate::observed::{Observed, Reach};
+use crate::observed::{Observed, Reach, Workload, data};
 use crate::pki::{Entropy, Seconds};
-use crate::validate::{Invalid, TlsSource, ValidatedPool};
+use crate::validate::{Database, Invalid, TlsSource, ValidatedPool};
 
 /// Something that keeps the pool from being as declared.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,20 +57,34 @@ impl From<Invalid> for Blocker {
 pub struct Desired {
     /// First, so that the pool's address is known early.
     pub service: Option<Service>,
-    /// The front ends' identity; it has no rights.
+    /// The Service that names each front end.
+    pub peers: Option<Service>,
+    /// The pods' identity; it has no rights.
     pub service_account: Option<ServiceAccount>,
     /// The pool's key.
     pub keys: Option<Secret>,
+    /// The logins of a database of the pool's own.
+    pub credentials: Option<Secret>,
     /// The authority, before what it signed.
     pub authority: Option<Secret>,
-    /// The certificate.
+    /// The certificate towards clients.
     pub certificate: Option<Secret>,
+    /// The certificate between front ends.
+    pub peer_certificate: Option<Secret>,
     /// The configuration.
     pub config: Option<Secret>,
     /// The volume claim.
     pub claim: Option<PersistentVolumeClaim>,
-    /// Last, so that a pod starts with all it is given.
-    pub front_end: Option<StatefulSet>,
+    /// The way to a database of the pool's own.
+    pub database_service: Option<Service>,
+    /// The database of the pool's own, before those who need it.
+    pub database: Option<StatefulSet>,
+    /// The migration of its schema, before those who count on it.
+    pub migration: Option<Job>,
+    /// Last but one, so that a pod starts with all it is given.
+    pub front_end: Option<Workload>,
+    /// What protects them from being taken away at once.
+    pub disruption_budget: Option<PodDisruptionBudget>,
 }
 
 /// What was built, and what could not be.
@@ -92,21 +113,25 @@ pub fn build(
     let keys = keys::keys(pool, observed.keys.as_ref(), entropy)?;
     let certificates = tls::certificates(pool, observed, reach, now, entropy)?;
     blockers.extend(certificates.blocker);
-    let (claim, refusal) = storage::claim(pool, observed.claim.as_ref(), observed.class.as_ref());
-    blockers.extend(refusal);
+    let volume = storage::Wanted::by(pool)
+        .map(|wanted| storage::claim(pool, &wanted, observed.claim.as_ref(), observed.class.as_ref()));
+    let (claim, refusal) = volume.unzip();
+    blockers.extend(refusal.flatten());
     let mut desired = Desired {
         service: Some(service::service(pool)),
         service_account: Some(service_account(pool)),
         authority: certificates.authority,
         certificate: certificates.leaf,
-        claim: Some(claim),
+        peer_certificate: certificates.peers,
+        claim,
         ..Desired::default()
     };
+    blockers.extend(back_end(pool, observed, entropy, &mut desired)?);
     match config::server_config(pool, reach) {
         Ok(server) => {
             let hash = config::restart_hash(&server, &keys)?;
             desired.config = Some(config::secret(pool, &server)?);
-            desired.front_end = Some(front_end::stateful_set(pool, &hash, certificate_secret(pool)));
+            desired.front_end = Some(front_end::workload(pool, &hash, certificate_secret(pool)));
         }
         Err(invalid) => blockers.push(invalid.into()),
     }
@@ -114,7 +139,57 @@ pub fn build(
     Ok(Built { desired, blockers, certificate: certificates.state })
 }
 
-/// The Secret whose certificate the front end shows.
+/// What Enterprise Edition has beside front ends; what is missing for it.
+fn back_end(
+    pool: &ValidatedPool,
+    observed: &Observed,
+    entropy: &mut dyn Entropy,
+    desired: &mut Desired,
+) -> Result<Option<Blocker>, Error> {
+    let Some(of) = &pool.database else { return Ok(None) };
+    desired.peers = Some(service::peers(pool));
+    // one that is not needed any more stays: it lets the only front end be taken away
+    desired.disruption_budget =
+        (pool.replicas() > 1 || observed.disruption_budget.is_some()).then(|| front_end::disruption_budget(pool));
+    let (logins, blocker) = match of {
+        Database::Embedded { image, spec } => {
+            let credentials = credentials::secret(pool, observed.credentials.as_ref(), entropy)?;
+            let hash = credentials::hash(&credentials);
+            desired.credentials = Some(credentials);
+            desired.database_service = Some(database::service(pool));
+            desired.database = Some(database::stateful_set(pool, image, spec, &hash));
+            (Some(hash), None)
+        }
+        Database::External(external) => (None, missing(external, observed)),
+    };
+    desired.migration = Some(migration::job(pool, migration::name(pool, logins.as_deref())));
+    Ok(blocker)
+}
+
+/// What is missing of that which somebody else keeps: without it no pod would start.
+fn missing(external: &ExternalSpec, observed: &Observed) -> Option<Blocker> {
+    let logins = ["owner-username", "owner-password", "server-username", "server-password"];
+    let logins = ("credentialsSecret", Some(&external.credentials_secret), &observed.logins, &logins[..]);
+    let authority = ("tls.caSecret", external.tls.ca_secret.as_ref(), &observed.database_authority, &[tls::TRUST][..]);
+    [logins, authority].into_iter().find_map(|(field, name, secret, keys)| {
+        let field = format!("spec.database.external.{field}");
+        let message = match secret {
+            None => format!("{field}: there is no Secret {}; make it with keys {}", name?, keys.join(", ")),
+            Some(secret) => {
+                let empty = |key: &&&str| data(secret, key).is_none_or(<[u8]>::is_empty);
+                format!("{field}: Secret {} has no key {}", name?, keys.iter().find(empty)?)
+            }
+        };
+        Some(Blocker::new(Reason::CredentialsMissing, message))
+    })
+}
+
+/// Octets as text, no more than `most` of them.
+fn hex(octets: &[u8], most: usize) -> String {
+    octets.iter().take(most).map(|octet| format!("{octet:02x}")).collect()
+}
+
+/// The Secret whose certificate the front ends show.
 fn certificate_secret(pool: &ValidatedPool) -> Option<String> {
     match &pool.tls {
         TlsSource::NoListener => None,

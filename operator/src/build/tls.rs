@@ -1,4 +1,5 @@
-//! The certificate towards clients: the pool's own authority and leaf, or a Secret that somebody else keeps.
+//! The certificate towards clients: the pool's own authority and leaf, or a Secret that somebody else keeps. And the one
+//! between front ends, which is always the pool's own.
 
 use std::collections::BTreeMap;
 
@@ -48,15 +49,17 @@ impl CertificateState {
 pub struct Certificates {
     /// The authority's Secret.
     pub authority: Option<Secret>,
-    /// The leaf's Secret.
+    /// The Secret of the leaf towards clients.
     pub leaf: Option<Secret>,
+    /// The Secret of the leaf between front ends.
+    pub peers: Option<Secret>,
     /// What clients are shown now.
     pub state: CertificateState,
     /// Why a front end could not be given a certificate.
     pub blocker: Option<Blocker>,
 }
 
-/// Finds or makes the pool's certificate.
+/// Finds or makes the pool's certificates.
 ///
 /// # Errors
 /// If randomness or the certificate library fails.
@@ -67,16 +70,56 @@ pub fn certificates(
     now: Seconds,
     entropy: &mut dyn Entropy,
 ) -> Result<Certificates, PkiError> {
-    match &pool.tls {
-        TlsSource::NoListener => Ok(Certificates {
-            authority: None,
-            leaf: None,
-            state: CertificateState::new(Reason::NoTlsListener, "no TLS listener"),
-            blocker: None,
-        }),
-        TlsSource::Secret(name) => Ok(given(pool, name, observed.given.as_ref(), reach, now)),
-        TlsSource::SelfManaged => self_managed(pool, observed, reach, now, entropy),
+    let mut certificates = match &pool.tls {
+        TlsSource::NoListener => Certificates::of(CertificateState::new(Reason::NoTlsListener, "no TLS listener")),
+        TlsSource::Secret(name) => given(pool, name, observed.given.as_ref(), reach, now),
+        TlsSource::SelfManaged => Certificates::of(shown(pool, observed.certificate.as_ref(), now)),
+    };
+    let self_managed = pool.tls == TlsSource::SelfManaged;
+    if !self_managed && !pool.is_enterprise() {
+        return Ok(certificates);
     }
+    let before = match observed.authority.as_ref().map(read_authority).transpose() {
+        Ok(before) => before,
+        Err(problem) => {
+            let message = format!("Secret {}, {problem}", pool.names.authority());
+            if self_managed {
+                certificates.state = CertificateState::new(Reason::AuthorityMalformed, message.clone());
+            }
+            certificates.blocker.get_or_insert(Blocker::new(Reason::AuthorityMalformed, message));
+            return Ok(certificates);
+        }
+    };
+    let authority = advance(before.as_ref(), pool.names.pool(), &pool.namespace, now, entropy)?;
+    let mut current = |subject: &Subject, secret: Option<&Secret>, name: String| {
+        let before = secret.map(identity);
+        let leaf = match (why_due(before.as_ref(), subject, &authority, now)?, before) {
+            (None, Some(before)) => before,
+            _ => issue(subject, &authority, now, entropy)?,
+        };
+        Ok::<_, PkiError>(Some(leaf_secret(pool, name, leaf, &authority)))
+    };
+    if self_managed {
+        let hosts = hosts(pool, reach).into_iter().map(str::to_owned).chain([internal_name(pool)]);
+        let subject = Subject::new(pool.names.pool(), hosts);
+        certificates.leaf = current(&subject, observed.certificate.as_ref(), pool.names.certificate())?;
+    }
+    if pool.is_enterprise() {
+        let subject = Subject::peers(pool.names.pool(), pool.peers_name());
+        certificates.peers = current(&subject, observed.peer_certificate.as_ref(), pool.names.peer_certificate())?;
+    }
+    certificates.authority = Some(authority_secret(pool, &authority));
+    Ok(certificates)
+}
+
+impl Certificates {
+    fn of(state: CertificateState) -> Self {
+        Self { authority: None, leaf: None, peers: None, state, blocker: None }
+    }
+}
+
+fn identity(secret: &Secret) -> Identity {
+    Identity { certificate: text(secret, CERTIFICATE), key: text(secret, KEY) }
 }
 
 fn given(pool: &ValidatedPool, name: &str, secret: Option<&Secret>, reach: &Reach, now: Seconds) -> Certificates {
@@ -95,7 +138,7 @@ fn given(pool: &ValidatedPool, name: &str, secret: Option<&Secret>, reach: &Reac
     };
     let unusable = matches!(state.reason, Reason::SecretMissing | Reason::SecretMalformed);
     let blocker = unusable.then(|| Blocker::new(state.reason, state.message.clone()));
-    Certificates { authority: None, leaf: None, state, blocker }
+    Certificates { blocker, ..Certificates::of(state) }
 }
 
 fn read_given(name: &str, secret: Option<&Secret>) -> Result<Facts, CertificateState> {
@@ -123,44 +166,9 @@ fn expired(what: &str, facts: &Facts) -> CertificateState {
     }
 }
 
-fn self_managed(
-    pool: &ValidatedPool,
-    observed: &Observed,
-    reach: &Reach,
-    now: Seconds,
-    entropy: &mut dyn Entropy,
-) -> Result<Certificates, PkiError> {
-    let before = match observed.authority.as_ref().map(read_authority).transpose() {
-        Ok(before) => before,
-        Err(problem) => {
-            let message = format!("Secret {}, {problem}", pool.names.authority());
-            let blocker = Blocker::new(Reason::AuthorityMalformed, message.clone());
-            let state = CertificateState::new(Reason::AuthorityMalformed, message);
-            return Ok(Certificates { authority: None, leaf: None, state, blocker: Some(blocker) });
-        }
-    };
-    let authority = advance(before.as_ref(), pool.names.pool(), &pool.namespace, now, entropy)?;
-    let subject =
-        Subject::new(pool.names.pool(), hosts(pool, reach).into_iter().map(str::to_owned).chain([internal_name(pool)]));
-    let shown = observed
-        .certificate
-        .as_ref()
-        .map(|secret| Identity { certificate: text(secret, CERTIFICATE), key: text(secret, KEY) });
-    let state = state(pool, shown.as_ref(), now);
-    let leaf = match (why_due(shown.as_ref(), &subject, &authority, now)?, shown) {
-        (None, Some(shown)) => shown,
-        _ => issue(&subject, &authority, now, entropy)?,
-    };
-    Ok(Certificates {
-        authority: Some(authority_secret(pool, &authority)),
-        leaf: Some(leaf_secret(pool, leaf, &authority)),
-        state,
-        blocker: None,
-    })
-}
-
-fn state(pool: &ValidatedPool, shown: Option<&Identity>, now: Seconds) -> CertificateState {
+fn shown(pool: &ValidatedPool, secret: Option<&Secret>, now: Seconds) -> CertificateState {
     let name = pool.names.certificate();
+    let shown = secret.map(identity);
     match shown.map(|shown| read_pair(shown.certificate.as_bytes(), shown.key.as_bytes())) {
         Some(Ok(facts)) if facts.is_current(now) => CertificateState {
             not_after: Some(facts.not_after),
@@ -226,10 +234,10 @@ fn authority_secret(pool: &ValidatedPool, authority: &Authority) -> Secret {
     }
 }
 
-fn leaf_secret(pool: &ValidatedPool, leaf: Identity, authority: &Authority) -> Secret {
+fn leaf_secret(pool: &ValidatedPool, name: String, leaf: Identity, authority: &Authority) -> Secret {
     let data = [(CERTIFICATE, leaf.certificate), (KEY, leaf.key), (TRUST, authority.bundle())];
     Secret {
-        metadata: metadata::owned(pool, pool.names.certificate(), Component::Certificates),
+        metadata: metadata::owned(pool, name, Component::Certificates),
         data: Some(data.map(|(key, value)| (key.to_owned(), ByteString(value.into_bytes()))).into()),
         type_: Some("kubernetes.io/tls".into()),
         ..Secret::default()

@@ -13,6 +13,10 @@ pub enum ConditionType {
     Stalled,
     /// A front end of the declared version and configuration takes clients.
     FrontEndAvailable,
+    /// The Back-End Database takes connections (Enterprise Edition).
+    DatabaseAvailable,
+    /// The database has the schema of the declared version (Enterprise Edition).
+    SchemaCurrent,
     /// Clients are shown a certificate that is valid now.
     CertificatesValid,
     /// The pool's address is known and leads to a front end.
@@ -23,11 +27,13 @@ pub enum ConditionType {
 
 impl ConditionType {
     /// All types, in the order of the status.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Ready,
         Self::Reconciling,
         Self::Stalled,
         Self::FrontEndAvailable,
+        Self::DatabaseAvailable,
+        Self::SchemaCurrent,
         Self::CertificatesValid,
         Self::VipServing,
         Self::Paused,
@@ -40,6 +46,8 @@ impl ConditionType {
             Self::Reconciling => "Reconciling",
             Self::Stalled => "Stalled",
             Self::FrontEndAvailable => "FrontEndAvailable",
+            Self::DatabaseAvailable => "DatabaseAvailable",
+            Self::SchemaCurrent => "SchemaCurrent",
             Self::CertificatesValid => "CertificatesValid",
             Self::VipServing => "VipServing",
             Self::Paused => "Paused",
@@ -53,6 +61,10 @@ impl ConditionType {
             Self::Reconciling => "The pool is on its way to Ready by itself. There only while true.",
             Self::Stalled => "Nothing moves until a person acts. There only while true.",
             Self::FrontEndAvailable => "A front end of the declared version and configuration takes clients.",
+            Self::DatabaseAvailable => {
+                "The Back-End Database takes connections; of an external one, that it did when the schema was brought up to date. Enterprise Edition only."
+            }
+            Self::SchemaCurrent => "The database has the schema of the declared version. Enterprise Edition only.",
             Self::CertificatesValid => "Clients are shown a certificate that is valid now.",
             Self::VipServing => "The pool's address is known and leads to a front end.",
             Self::Paused => "`operations.paused` is set: only the status is written. There only while true.",
@@ -72,7 +84,7 @@ impl fmt::Display for ConditionType {
 }
 
 macro_rules! reasons {
-    ($($name:ident, $part:ident, $meaning:literal, $mend:literal;)+) => {
+    ($($name:ident, [$($part:ident),+], $meaning:literal, $mend:literal;)+) => {
         /// Reason of a condition.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Reason {
@@ -88,9 +100,9 @@ macro_rules! reasons {
                 match self { $(Self::$name => stringify!($name),)+ }
             }
 
-            /// The condition it belongs to first; `Ready`, `Reconciling` and `Stalled` repeat it.
-            pub fn condition(self) -> ConditionType {
-                match self { $(Self::$name => ConditionType::$part,)+ }
+            /// The conditions it belongs to; `Ready`, `Reconciling` and `Stalled` repeat it.
+            pub fn conditions(self) -> &'static [ConditionType] {
+                match self { $(Self::$name => &[$(ConditionType::$part),+],)+ }
             }
 
             /// What it says, one sentence for the documentation.
@@ -107,35 +119,43 @@ macro_rules! reasons {
 }
 
 reasons! {
-    Serving, Ready, "Everything is as declared.", "";
-    Applying, Reconciling, "Objects were written that have not been seen in effect yet.", "";
-    Deleting, Reconciling, "An object of the same name is still being deleted.", "Wait; if it lasts, look for finalizers on that object.";
-    Invalid, Stalled, "The resource says something that cannot be carried out.", "Change the field that the message names.";
-    NameTaken, Stalled, "An object of a name the pool needs belongs to somebody else.", "Delete or rename that object, or choose another name for the pool.";
-    Forbidden, Stalled, "The API server does not allow the operator a request.", "Install the operator's current roles, or mend the policy that the message names.";
-    Refused, Stalled, "The API server refuses an object.", "The message is the API server's own; it names the field.";
-    CannotGrow, Stalled, "The storage class does not let the volume grow.", "Set allowVolumeExpansion on the class, or set spec.frontEnd.storage.size back.";
-    Available, FrontEndAvailable, "The front end takes clients.", "";
-    NotCreated, FrontEndAvailable, "There is no front end yet.", "The Stalled condition says what it waits for, if it is not for the operator alone.";
-    RollingOut, FrontEndAvailable, "The front end is being replaced.", "";
-    ImageMissing, FrontEndAvailable, "The node cannot get the image.", "Load the image that the message names into the nodes, or set spec.image.";
-    Unschedulable, FrontEndAvailable, "No node takes the front end.", "The message is the scheduler's own.";
-    VolumePending, FrontEndAvailable, "The volume claim is not bound.", "Provide a volume, or a default storage class.";
-    Crashing, FrontEndAvailable, "The server ends soon after its start.", "Read the pod's log.";
-    NotReady, FrontEndAvailable, "The front end starts, or does not answer its readiness probe.", "If it lasts, read the pod's log.";
-    SelfManaged, CertificatesValid, "Issued by the pool's own authority.", "";
-    GivenSecret, CertificatesValid, "The named Secret holds a certificate that is valid now.", "";
-    NoTlsListener, CertificatesValid, "No listener needs a certificate.", "";
-    NotIssued, CertificatesValid, "The certificate is not issued yet.", "";
-    SecretMissing, CertificatesValid, "The named Secret, or a key of it, is not there. Front ends keep what they have.", "Make the Secret.";
-    SecretMalformed, CertificatesValid, "The named Secret holds no usable certificate and key. Front ends keep what they have.", "Mend the key that the message names.";
-    Expired, CertificatesValid, "The certificate is not valid at this time.", "Renew it.";
-    AuthorityMalformed, CertificatesValid, "The Secret of the pool's authority was changed and is no longer one.", "Put the Secret right from a copy; or delete it, and give all clients the new ca.crt.";
-    Reachable, VipServing, "The address leads to a front end.", "";
-    AddressPending, VipServing, "The Service has no address yet.", "If it lasts, see whether the cluster has load balancers; otherwise set spec.service.type.";
-    NoReadyFrontEnd, VipServing, "No front end takes clients.", "See FrontEndAvailable.";
-    OutOfVip, VipServing, "The front end does not carry the label commpool.dev/vip=in.", "Put the label back on the pod, or delete the pod.";
-    Paused, Paused, "operations.paused is set.", "Set it to false.";
+    Serving, [Ready], "Everything is as declared.", "";
+    Applying, [Reconciling], "Objects were written that have not been seen in effect yet.", "";
+    Deleting, [Reconciling], "An object of the same name is still being deleted.", "Wait; if it lasts, look for finalizers on that object.";
+    Invalid, [Stalled], "The resource says something that cannot be carried out.", "Change the field that the message names.";
+    NameTaken, [Stalled], "An object of a name the pool needs belongs to somebody else.", "Delete or rename that object, or choose another name for the pool.";
+    Forbidden, [Stalled], "The API server does not allow the operator a request.", "Install the operator's current roles, or mend the policy that the message names.";
+    Refused, [Stalled], "The API server refuses an object.", "The message is the API server's own; it names the field.";
+    CannotGrow, [Stalled], "The storage class does not let the volume grow.", "Set allowVolumeExpansion on the class, or set the size back in the field that the message names.";
+    Available, [FrontEndAvailable, DatabaseAvailable], "It serves: a front end its clients, the database its front ends.", "";
+    TooFew, [FrontEndAvailable], "Clients are served, by fewer front ends than declared.", "If it lasts, kubectl describe the pods that are not ready.";
+    Held, [FrontEndAvailable], "Front ends stay as they are until what they wait for is done.", "DatabaseAvailable, SchemaCurrent and Stalled say what they wait for.";
+    NotCreated, [FrontEndAvailable, DatabaseAvailable], "There is none yet.", "The Stalled condition says what it waits for, if it is not for the operator alone.";
+    RollingOut, [FrontEndAvailable, DatabaseAvailable], "Pods are being replaced.", "";
+    ImageMissing, [FrontEndAvailable, DatabaseAvailable, SchemaCurrent], "The node cannot get the image.", "Load the image that the message names into the nodes, or set spec.image.";
+    Unschedulable, [FrontEndAvailable, DatabaseAvailable, SchemaCurrent], "No node takes the pod.", "The message is the scheduler's own.";
+    VolumePending, [FrontEndAvailable, DatabaseAvailable], "The volume claim is not bound.", "Provide a volume, or a default storage class.";
+    Crashing, [FrontEndAvailable, DatabaseAvailable], "The program ends soon after its start.", "Read the pod's log.";
+    NotReady, [FrontEndAvailable, DatabaseAvailable, SchemaCurrent], "The pod starts, or does not answer its readiness probe.", "If it lasts, read the pod's log.";
+    NotReached, [DatabaseAvailable], "Nothing has reached the external database yet.", "SchemaCurrent says what keeps it.";
+    CredentialsMissing, [DatabaseAvailable], "A Secret that is needed to reach the external database, or a key of it, is not there.", "Make the Secret, or the key, that the message names.";
+    AwaitingDatabase, [SchemaCurrent], "The migration waits for the database.", "See DatabaseAvailable.";
+    Migrating, [SchemaCurrent], "The migration Job is at work.", "";
+    MigrationFailed, [SchemaCurrent], "The last try of the migration failed; it is repeated, each time later.", "The message is the migration's own. After mending, kubectl delete the Job to have it repeated at once.";
+    Migrated, [SchemaCurrent], "The migration Job of this version has completed.", "";
+    SelfManaged, [CertificatesValid], "Issued by the pool's own authority.", "";
+    GivenSecret, [CertificatesValid], "The named Secret holds a certificate that is valid now.", "";
+    NoTlsListener, [CertificatesValid], "No listener needs a certificate.", "";
+    NotIssued, [CertificatesValid], "The certificate is not issued yet.", "";
+    SecretMissing, [CertificatesValid], "The named Secret, or a key of it, is not there. Front ends keep what they have.", "Make the Secret.";
+    SecretMalformed, [CertificatesValid], "The named Secret holds no usable certificate and key. Front ends keep what they have.", "Mend the key that the message names.";
+    Expired, [CertificatesValid], "The certificate is not valid at this time.", "Renew it.";
+    AuthorityMalformed, [CertificatesValid], "The Secret of the pool's authority was changed and is no longer one.", "Put the Secret right from a copy; or delete it, and give all clients the new ca.crt.";
+    Reachable, [VipServing], "The address leads to a front end.", "";
+    AddressPending, [VipServing], "The Service has no address yet.", "If it lasts, see whether the cluster has load balancers; otherwise set spec.service.type.";
+    NoReadyFrontEnd, [VipServing], "No front end takes clients.", "See FrontEndAvailable.";
+    OutOfVip, [VipServing], "No ready front end carries the label commpool.dev/vip=in.", "Put the label back on the pods, or delete the pods.";
+    Paused, [Paused], "operations.paused is set.", "Set it to false.";
 }
 
 impl Reason {
@@ -149,6 +169,7 @@ impl Reason {
                 | Forbidden
                 | Refused
                 | CannotGrow
+                | CredentialsMissing
                 | SecretMissing
                 | SecretMalformed
                 | Expired

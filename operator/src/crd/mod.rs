@@ -1,9 +1,12 @@
 //! The resource `CommunicationsPool` and its definition for the API server.
 
 pub mod conditions;
+pub mod database;
+pub mod front_end;
 pub mod quantity;
 pub mod rules;
 pub mod status;
+pub mod surge;
 pub mod v1alpha1;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

@@ -31,6 +31,19 @@ impl Quantity {
     }
 }
 
+/// Amounts of CPU and memory for a container.
+#[derive(Clone, Copy, Debug)]
+pub struct Amounts<'a> {
+    /// CPUs that the scheduler reserves.
+    pub cpu: &'a Quantity,
+    /// Octets of memory that the scheduler reserves.
+    pub memory: &'a Quantity,
+    /// CPUs that it may not exceed, if there is a limit.
+    pub cpu_limit: Option<&'a Quantity>,
+    /// Octets of memory that it may not exceed.
+    pub memory_limit: &'a Quantity,
+}
+
 impl fmt::Display for Quantity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -52,6 +52,67 @@ pub const RULES: &[SchemaRule] = &[
             "can only grow: a volume cannot be made smaller",
         ),
     ),
+    blaming(
+        ".spec.database.embedded.storage.size",
+        rule(
+            "",
+            "(has(self.spec.database) && has(self.spec.database.embedded) ? quantity(string(self.spec.database.embedded.storage.size)) : quantity('20Gi')).compareTo(has(oldSelf.spec.database) && has(oldSelf.spec.database.embedded) ? quantity(string(oldSelf.spec.database.embedded.storage.size)) : quantity('20Gi')) >= 0 || (has(self.status) && has(self.status.conditions) && self.status.conditions.exists(c, c.type == 'Stalled' && c.reason == 'CannotGrow'))",
+            "can only grow: the database's volume cannot be made smaller",
+        ),
+    ),
+    rule(
+        "spec.edition",
+        "self == oldSelf",
+        "the edition cannot change: the data of one is not that of the other; make a pool of another name and move the users",
+    ),
+    blaming(
+        ".frontEnd.replicas",
+        rule(
+            "spec",
+            "self.edition == 'Enterprise' || !has(self.frontEnd.replicas) || self.frontEnd.replicas == 1",
+            "Standard Edition has one front end: more need edition Enterprise",
+        ),
+    ),
+    blaming(
+        ".frontEnd.drain",
+        rule(
+            "spec",
+            "self.edition == 'Enterprise' || (!has(self.frontEnd.drain) && !has(self.frontEnd.maxSurge))",
+            "drain and maxSurge go with edition Enterprise only: a single front end has nobody to hand over to",
+        ),
+    ),
+    blaming(
+        ".database",
+        rule(
+            "spec",
+            "self.edition == 'Enterprise' || !has(self.database)",
+            "goes with edition Enterprise only: Standard Edition has its store on spec.frontEnd.storage",
+        ),
+    ),
+    blaming(
+        ".frontEnd.storage",
+        rule(
+            "spec",
+            "self.edition == 'Standard' || (quantity(string(self.frontEnd.storage.size)).compareTo(quantity('5Gi')) == 0 && (!has(self.frontEnd.storage.storageClassName) || self.frontEnd.storage.storageClassName == ''))",
+            "goes with edition Standard only: in Enterprise Edition the volume is the database's, spec.database.embedded.storage",
+        ),
+    ),
+    blaming(
+        ".database",
+        rule(
+            "spec",
+            "(has(self.database) && has(self.database.external)) == (has(oldSelf.database) && has(oldSelf.database.external))",
+            "cannot change between embedded and external: the data would stay behind; make a pool of another name and move it",
+        ),
+    ),
+    blaming(
+        ".database.embedded.storage.storageClassName",
+        rule(
+            "spec",
+            "(has(self.database) && has(self.database.embedded) && has(self.database.embedded.storage.storageClassName) ? self.database.embedded.storage.storageClassName : '') == (has(oldSelf.database) && has(oldSelf.database.embedded) && has(oldSelf.database.embedded.storage.storageClassName) ? oldSelf.database.embedded.storage.storageClassName : '')",
+            "cannot change: the database's volume is there already",
+        ),
+    ),
     rule(
         "spec.version",
         "self.matches('^[0-9A-Za-z]([-._0-9A-Za-z]{0,61}[0-9A-Za-z])?$')",
@@ -158,6 +219,46 @@ pub const RULES: &[SchemaRule] = &[
         "needs exactly one of selfManaged and secretName",
     ),
     rule("spec.tls.secretName", "self.matches('^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$')", "must be the name of a Secret"),
+    rule("spec.database", "has(self.embedded) != has(self.external)", "needs exactly one of embedded and external"),
+    blaming(
+        ".size",
+        rule(
+            "spec.database.embedded.storage",
+            "quantity(string(self.size)).compareTo(quantity('2Gi')) >= 0",
+            "must be at least 2Gi: the database's log alone grows to 1Gi",
+        ),
+    ),
+    blaming(
+        ".memory",
+        rule(
+            "spec.database.embedded.resources.limits",
+            "quantity(string(self.memory)).compareTo(quantity('256Mi')) >= 0",
+            "must be at least 256Mi",
+        ),
+    ),
+    rule(
+        "spec.database.external.host",
+        "isIP(self) || self.matches('^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?[.])*[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$')",
+        "must be a host name in lower case, or an IP address",
+    ),
+    rule(
+        "spec.database.external.credentialsSecret",
+        "self.matches('^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$')",
+        "must be the name of a Secret with the database's logins",
+    ),
+    blaming(
+        ".caSecret",
+        rule(
+            "spec.database.external.tls",
+            "(self.mode == 'verify-full') == (has(self.caSecret) && self.caSecret != '')",
+            "caSecret goes with mode verify-full: name the Secret with the CA of the database's certificate, or set mode disable",
+        ),
+    ),
+    rule(
+        "spec.database.external.tls.caSecret",
+        "self == '' || self.matches('^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$')",
+        "must be the name of a Secret with key ca.crt",
+    ),
     rule(
         "spec.authentication.digest",
         "size(self) == 1 || self[0] == 'SHA-256'",
@@ -213,6 +314,12 @@ pub const COLUMNS: &[Column] = &[
     column("Address", "string", ".status.addresses[0].host"),
     column("Version", "string", ".status.version"),
     column("Age", "date", ".metadata.creationTimestamp"),
+    Column { wide: true, ..column("Desired", "integer", ".spec.frontEnd.replicas") },
+    Column {
+        wide: true,
+        ..column("Database", "string", r#".status.conditions[?(@.type=="DatabaseAvailable")].status"#)
+    },
+    Column { wide: true, ..column("Schema", "string", r#".status.conditions[?(@.type=="SchemaCurrent")].reason"#) },
     Column { wide: true, ..column("Domain", "string", ".spec.sipDomains[0]") },
     Column { wide: true, ..column("Message", "string", r#".status.conditions[?(@.type=="Ready")].message"#) },
 ];

@@ -31,7 +31,7 @@ pub struct PoolStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FrontEndStatus {
-    /// Front ends asked for.
+    /// Front ends there are, ready or not; those that take their leave do not count.
     pub replicas: i32,
     /// Front ends that take clients.
     pub ready_replicas: i32,

@@ -9,7 +9,8 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::quantity::Quantity;
+use super::database::DatabaseSpec;
+use super::front_end::FrontEndSpec;
 use super::status::PoolStatus;
 
 /// What the user asks for.
@@ -23,11 +24,17 @@ use super::status::PoolStatus;
     derive = "PartialEq",
     shortname = "cpool",
     category = "communications",
+    scale(
+        spec_replicas_path = ".spec.frontEnd.replicas",
+        status_replicas_path = ".status.frontEnd.replicas",
+        label_selector_path = ".status.frontEnd.selector"
+    ),
     doc = "A pool of front ends for presence and instant messaging, reached at one address."
 )]
 #[serde(rename_all = "camelCase")]
 pub struct PoolSpec {
-    /// Kind of pool. Standard (default): one self-contained front end with an embedded store on a volume.
+    /// Kind of pool; it cannot change. Standard (default): one self-contained front end with an embedded store on a
+    /// volume. Enterprise: many front ends and one Back-End Database.
     #[serde(default)]
     pub edition: Edition,
     /// Version of the server to run, a tag of its image. Default: the operator's own version at the pool's creation,
@@ -41,7 +48,7 @@ pub struct PoolSpec {
     /// Where the images come from.
     #[serde(default)]
     pub image: ImageSpec,
-    /// The front end: resources, volume, placement.
+    /// The front ends: how many, resources, volume, placement.
     #[serde(default)]
     pub front_end: FrontEndSpec,
     /// How clients reach the pool.
@@ -56,6 +63,9 @@ pub struct PoolSpec {
     /// What is allowed in the pool.
     #[serde(default)]
     pub policy: PolicySpec,
+    /// The Back-End Database of Enterprise Edition: exactly one of embedded and external. Default: embedded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<DatabaseSpec>,
     /// Switches of day-to-day operation.
     #[serde(default)]
     pub operations: OperationsSpec,
@@ -67,14 +77,16 @@ pub enum Edition {
     /// One front end, embedded store.
     #[default]
     Standard,
+    /// Many front ends, one Back-End Database.
+    Enterprise,
 }
 
 /// Where the images come from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ImageSpec {
-    /// Registry and path in front of commpool-server, such as registry.example.com/chat. Default: localhost, for images
-    /// loaded into the nodes.
+    /// Registry and path in front of commpool-server and commpool-database, such as registry.example.com/chat. Default:
+    /// localhost, for images loaded into the nodes.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 255))]
     pub registry: Option<String>,
@@ -107,153 +119,6 @@ impl PullPolicy {
             Self::Never => "Never",
         }
     }
-}
-
-/// The front end.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct FrontEndSpec {
-    /// CPU and memory of the server's container.
-    pub resources: ResourcesSpec,
-    /// The volume with the pool's data. It is kept when the pool is deleted.
-    pub storage: StorageSpec,
-    /// Which nodes may run the front end.
-    pub placement: PlacementSpec,
-    /// Annotations for the pod, at most 32. Default: none. A change restarts the front end.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32, "additionalProperties" = {"type": "string", "maxLength": 4096}))]
-    pub pod_annotations: BTreeMap<String, String>,
-}
-
-/// CPU and memory of a container.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct ResourcesSpec {
-    /// What the scheduler reserves.
-    pub requests: ResourceRequests,
-    /// What the container may not exceed.
-    pub limits: ResourceLimits,
-}
-
-/// What the scheduler reserves.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct ResourceRequests {
-    /// CPUs. Default: 100m.
-    pub cpu: Quantity,
-    /// Octets of memory. Default: 128Mi.
-    pub memory: Quantity,
-}
-
-impl Default for ResourceRequests {
-    fn default() -> Self {
-        Self { cpu: Quantity::new("100m"), memory: Quantity::new("128Mi") }
-    }
-}
-
-/// What a container may not exceed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct ResourceLimits {
-    /// CPUs. Default: no limit.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cpu: Option<Quantity>,
-    /// Octets of memory. Default: 512Mi.
-    pub memory: Quantity,
-}
-
-impl Default for ResourceLimits {
-    fn default() -> Self {
-        Self { cpu: None, memory: Quantity::new("512Mi") }
-    }
-}
-
-/// A volume.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct StorageSpec {
-    /// Size in octets, at least 64Mi; it can only grow. Default: 5Gi.
-    pub size: Quantity,
-    /// Storage class. Default: the cluster's default class. Cannot change.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 253))]
-    pub storage_class_name: Option<String>,
-}
-
-impl Default for StorageSpec {
-    fn default() -> Self {
-        Self { size: Quantity::new("5Gi"), storage_class_name: None }
-    }
-}
-
-/// Which nodes may run the front end.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct PlacementSpec {
-    /// Labels a node must have, at most 16. Default: none.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 16, "additionalProperties" = {"type": "string", "maxLength": 63}))]
-    pub node_selector: BTreeMap<String, String>,
-    /// Taints of nodes that are accepted, at most 16. Default: none.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
-    pub tolerations: Vec<TolerationSpec>,
-    /// Whether front ends of the namespace keep to different nodes: Preferred (default), if there is room, or None.
-    pub spread: Spread,
-}
-
-/// A taint that is accepted.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct TolerationSpec {
-    /// Key of the taint. Default: every key (with operator Exists).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 316))]
-    pub key: Option<String>,
-    /// Exists, or Equal: the value must match too. Default: Equal.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub operator: Option<TolerationOperator>,
-    /// Value of the taint. Default: the empty one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 63))]
-    pub value: Option<String>,
-    /// Effect of the taint. Default: every effect.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub effect: Option<TaintEffect>,
-    /// Seconds that a NoExecute taint is borne. Default: for ever.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 31_536_000))]
-    pub toleration_seconds: Option<i64>,
-}
-
-/// Exists: the key is enough. Equal (default): the value must match too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum TolerationOperator {
-    /// The key is enough.
-    Exists,
-    /// Key and value.
-    Equal,
-}
-
-/// Effect of the taint: NoSchedule, PreferNoSchedule or NoExecute. Default: every effect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum TaintEffect {
-    /// No new pods.
-    NoSchedule,
-    /// New pods elsewhere if possible.
-    PreferNoSchedule,
-    /// Running pods leave too.
-    NoExecute,
-}
-
-/// Whether front ends keep apart.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum Spread {
-    /// On different nodes if there is room.
-    #[default]
-    Preferred,
-    /// Wherever the scheduler likes.
-    None,
 }
 
 /// How clients reach the pool.

@@ -1,4 +1,4 @@
-//! The certificate towards clients, signed by the pool's own authority.
+//! Certificates signed by the pool's own authority: towards clients, and between front ends.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -13,9 +13,20 @@ use super::{DAY, Entropy, Identity, PkiError, Seconds, read_pair, serial, set_li
 /// How long a leaf lives; it is renewed when two thirds are over.
 pub const LEAF_LIFE: Seconds = 90 * DAY;
 
+/// What a leaf is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Shown to clients. It opens no door to other front ends.
+    Clients,
+    /// Shown by both sides of a link between front ends.
+    Peers,
+}
+
 /// Whom a leaf is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
+    /// To whom it is shown.
+    pub purpose: Purpose,
     /// Common name: the pool's.
     pub common_name: String,
     /// DNS names.
@@ -25,9 +36,19 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// A subject with these hosts: what reads as an address is one, all else is a name.
+    /// The front ends of a pool towards each other: one name for all.
+    pub fn peers(common_name: impl Into<String>, name: String) -> Self {
+        Self { purpose: Purpose::Peers, ..Self::new(common_name, [name]) }
+    }
+
+    /// A pool towards clients, with these hosts: what reads as an address is one, all else is a name.
     pub fn new(common_name: impl Into<String>, hosts: impl IntoIterator<Item = String>) -> Self {
-        let mut subject = Self { common_name: common_name.into(), names: BTreeSet::new(), addresses: BTreeSet::new() };
+        let mut subject = Self {
+            purpose: Purpose::Clients,
+            common_name: common_name.into(),
+            names: BTreeSet::new(),
+            addresses: BTreeSet::new(),
+        };
         for host in hosts {
             match host.parse() {
                 Ok(address) => subject.addresses.insert(address),
@@ -102,7 +123,10 @@ pub fn issue(
     }
     params.subject_alt_names.extend(subject.addresses.iter().copied().map(SanType::IpAddress));
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.extended_key_usages = match subject.purpose {
+        Purpose::Clients => vec![ExtendedKeyUsagePurpose::ServerAuth],
+        Purpose::Peers => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
+    };
     params.use_authority_key_identifier_extension = true;
     let certificate = params.signed_by(&key, &issuer)?;
     Ok(Identity { certificate: certificate.pem(), key: key.serialize_pem() })
@@ -168,6 +192,19 @@ mod tests {
         assert!(matches!(read("nonsense", &leaf.key), Err(PairError::Certificate(_))));
         assert!(matches!(read(&leaf.certificate, "nonsense"), Err(PairError::Key(_))));
         assert_eq!(read(&leaf.certificate, &authority.current.key), Err(PairError::Mismatch));
+    }
+
+    #[test]
+    fn only_front_ends_are_let_in_as_clients() {
+        let usages = |subject: &Subject| {
+            let leaf = issue(subject, &authority(), NOW, &mut SystemEntropy).unwrap();
+            let (_, pem) = x509_parser::pem::parse_x509_pem(leaf.certificate.as_bytes()).unwrap();
+            let certificate = pem.parse_x509().unwrap();
+            let usages = certificate.extended_key_usage().unwrap().unwrap().value;
+            (usages.server_auth, usages.client_auth)
+        };
+        assert_eq!(usages(&subject()), (true, false));
+        assert_eq!(usages(&Subject::peers("demo", "demo-peers.chat.svc".into())), (true, true));
     }
 
     #[test]

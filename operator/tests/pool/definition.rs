@@ -106,7 +106,7 @@ fn cases() -> Vec<Case> {
         ),
         change(
             "",
-            "grow",
+            "a volume cannot",
             vec![(size(json!("5Gi")), size(json!("6Gi"))), (size(json!("5Gi")), size(json!("5120Mi")))],
             vec![(size(json!("5Gi")), size(json!("5G"))), (minimal(), size(json!("4Gi")))],
         ),
@@ -203,10 +203,152 @@ fn cases() -> Vec<Case> {
     ]
 }
 
+/// A spec of Enterprise Edition with a database of the pool's own.
+fn embedded(database: Value) -> Value {
+    json!({"edition": "Enterprise", "database": {"embedded": database}})
+}
+
+fn of_size(size: &str) -> Value {
+    embedded(json!({"storage": {"size": size}}))
+}
+
+/// The same with one that somebody else keeps.
+fn external(more: Value) -> Value {
+    let mut database = json!({"host": "db.example.com", "credentialsSecret": "db", "tls": {"caSecret": "ca"}});
+    for (key, value) in more.as_object().expect("fields") {
+        database[key] = value.clone();
+    }
+    json!({"edition": "Enterprise", "database": {"external": database}})
+}
+
+fn enterprise() -> Value {
+    json!({"edition": "Enterprise"})
+}
+
+/// Rules that tell the editions apart.
+fn cases_of_editions() -> Vec<Case> {
+    let front_end = |front_end: Value| json!({"edition": "Enterprise", "frontEnd": front_end});
+    vec![
+        change(
+            "spec.edition",
+            "edition cannot change",
+            vec![(minimal(), json!({"edition": "Standard"})), (enterprise(), enterprise())],
+            vec![(minimal(), enterprise()), (enterprise(), minimal())],
+        ),
+        always(
+            "spec",
+            "has one front end",
+            vec![json!({"frontEnd": {"replicas": 1}}), front_end(json!({"replicas": 64}))],
+            vec![json!({"frontEnd": {"replicas": 2}})],
+        ),
+        always(
+            "spec",
+            "drain and maxSurge",
+            vec![
+                front_end(json!({"drain": {"timeoutSeconds": 300}, "maxSurge": 2})),
+                front_end(json!({"maxSurge": "25%"})),
+            ],
+            vec![json!({"frontEnd": {"drain": {}}}), json!({"frontEnd": {"maxSurge": "100%"}})],
+        ),
+        always(
+            "spec",
+            "Standard Edition has its store",
+            vec![of_size("20Gi"), external(json!({}))],
+            vec![json!({"database": {"embedded": {}}})],
+        ),
+        always(
+            "spec",
+            "in Enterprise Edition the volume",
+            vec![front_end(json!({"storage": {"size": "5120Mi", "storageClassName": ""}}))],
+            vec![
+                front_end(json!({"storage": {"size": "6Gi"}})),
+                front_end(json!({"storage": {"storageClassName": "fast"}})),
+            ],
+        ),
+    ]
+}
+
+/// Rules on the Back-End Database.
+fn cases_of_the_database() -> Vec<Case> {
+    let class = |name: &str| embedded(json!({"storage": {"storageClassName": name}}));
+    let memory =
+        |amount: Value| embedded(json!({"resources": {"requests": {"memory": "1"}, "limits": {"memory": amount}}}));
+    vec![
+        change(
+            "",
+            "the database's volume",
+            vec![
+                (enterprise(), of_size("20Gi")),
+                (of_size("20Gi"), enterprise()),
+                (of_size("8Gi"), of_size("9Gi")),
+                (external(json!({})), external(json!({"port": 5433}))),
+            ],
+            vec![(enterprise(), of_size("19Gi")), (of_size("21Gi"), enterprise()), (of_size("9Gi"), of_size("8Gi"))],
+        ),
+        change(
+            "spec",
+            "between embedded and external",
+            vec![(enterprise(), of_size("20Gi")), (external(json!({})), external(json!({"host": "192.0.2.1"})))],
+            vec![(enterprise(), external(json!({}))), (external(json!({})), enterprise())],
+        ),
+        change(
+            "spec",
+            "database's volume is there already",
+            vec![(enterprise(), class("")), (class("fast"), class("fast"))],
+            vec![(enterprise(), class("fast")), (class("fast"), enterprise())],
+        ),
+        always(
+            "spec.database",
+            "exactly one of embedded and external",
+            vec![embedded(json!({}))],
+            vec![json!({"edition": "Enterprise", "database": {}}), {
+                let mut both = external(json!({}));
+                both["database"]["embedded"] = json!({});
+                both
+            }],
+        ),
+        always("spec.database.embedded.storage", "2Gi", vec![of_size("2Gi")], vec![of_size("2047Mi")]),
+        always(
+            "spec.database.embedded.resources.limits",
+            "256Mi",
+            vec![memory(json!("256Mi")), memory(json!(268_435_456))],
+            vec![memory(json!("255Mi"))],
+        ),
+        always(
+            "spec.database.external.host",
+            "host name",
+            vec![external(json!({"host": "2001:db8::1"})), external(json!({"host": "db.chat.svc"}))],
+            vec![external(json!({"host": "db.example.com:5432"})), external(json!({"host": "DB"}))],
+        ),
+        always(
+            "spec.database.external.credentialsSecret",
+            "logins",
+            vec![external(json!({"credentialsSecret": "a.b"}))],
+            vec![external(json!({"credentialsSecret": "a/b"}))],
+        ),
+        always(
+            "spec.database.external.tls",
+            "goes with mode",
+            vec![
+                external(json!({"tls": {"mode": "disable"}})),
+                external(json!({"tls": {"mode": "disable", "caSecret": ""}})),
+            ],
+            vec![external(json!({"tls": {}})), external(json!({"tls": {"mode": "disable", "caSecret": "ca"}}))],
+        ),
+        always(
+            "spec.database.external.tls.caSecret",
+            "key ca.crt",
+            vec![external(json!({"tls": {"caSecret": "a.b"}}))],
+            vec![external(json!({"tls": {"caSecret": "A"}}))],
+        ),
+    ]
+}
+
 #[test]
 fn each_rule_accepts_what_is_right_and_refuses_what_is_not() {
     let mut tried = BTreeSet::new();
-    for Case { rule, accepts, refuses } in cases() {
+    for Case { rule, accepts, refuses } in cases().into_iter().chain(cases_of_editions()).chain(cases_of_the_database())
+    {
         for (new, old) in accepts {
             let (new, old) = (pool("demo", new), old.map(|old| pool("demo", old)));
             assert_eq!(violations(&new, old.as_ref()), Vec::<String>::new(), "{new}");
@@ -237,7 +379,7 @@ fn a_size_that_was_refused_can_be_set_back() {
     let condition =
         |type_: &str, reason: &str| json!({"conditions": [{"type": type_, "status": "True", "reason": reason}]});
     new["status"] = condition("Stalled", "NameTaken");
-    assert_eq!(violations(&new, Some(&old)), [find("", "grow").message]);
+    assert_eq!(violations(&new, Some(&old)), [find("", "a volume cannot").message]);
     new["status"] = condition("Stalled", "CannotGrow");
     assert_eq!(violations(&new, Some(&old)), Vec::<String>::new());
 }
@@ -294,10 +436,26 @@ fn the_definition_stays_small() {
 }
 
 #[test]
-fn an_edition_that_is_not_there_yet_is_refused_by_name() {
-    let enterprise: Result<PoolSpec, _> = serde_json::from_value(spec(json!({"edition": "Enterprise"})));
-    assert!(enterprise.unwrap_err().to_string().contains("Standard"));
-    assert_eq!(schema().pointer("/properties/spec/properties/edition/enum"), Some(&json!(["Standard"])));
+fn an_edition_that_there_is_not_is_refused_by_name() {
+    let premium: Result<PoolSpec, _> = serde_json::from_value(spec(json!({"edition": "Premium"})));
+    assert!(premium.unwrap_err().to_string().contains("expected `Standard` or `Enterprise`"));
+    let editions = json!(["Standard", "Enterprise"]);
+    assert_eq!(schema().pointer("/properties/spec/properties/edition/enum"), Some(&editions));
+}
+
+#[test]
+fn a_surge_is_a_number_or_a_share() {
+    let surge = |surge: Value| {
+        let spec = spec(json!({"edition": "Enterprise", "frontEnd": {"maxSurge": surge}}));
+        let read: PoolSpec = serde_json::from_value(spec.clone()).unwrap();
+        assert_eq!(serde_json::to_value(read.front_end.max_surge).unwrap(), spec["frontEnd"]["maxSurge"]);
+    };
+    for good in [json!(1), json!(64), json!("1%"), json!("100%")] {
+        surge(good);
+    }
+    let there = schema().pointer("/properties/spec/properties/frontEnd/properties/maxSurge").unwrap().clone();
+    assert_eq!(there["x-kubernetes-int-or-string"], true);
+    assert_eq!((there["minimum"].as_f64(), there["maximum"].as_f64()), (Some(1.0), Some(64.0)));
 }
 
 fn root() -> PathBuf {
@@ -328,9 +486,9 @@ fn the_samples_are_valid_pools_and_the_first_is_short() {
             let pool: CommunicationsPool = serde_json::from_value(value).unwrap();
             validate(&pool, &Environment::default()).unwrap();
         }
-        if path.ends_with("standard.yaml") {
+        if path.ends_with("standard.yaml") || path.ends_with("enterprise.yaml") {
             assert!(text.lines().count() <= 12, "{} lines", text.lines().count());
         }
     }
-    assert!(samples >= 4, "{samples} samples");
+    assert!(samples >= 6, "{samples} samples");
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::cluster::Cluster;
-use crate::support::{Objects, POOL, World, assert_same, minimal, spec};
+use crate::support::{Objects, POOL, World, assert_same, enterprise, enterprise_with, minimal, spec};
 
 #[tokio::test]
 async fn a_short_resource_becomes_a_serving_pool() {
@@ -14,6 +14,7 @@ async fn a_short_resource_becomes_a_serving_pool() {
     assert!(world.is_ready(), "{:#}", world.pool()["status"]);
     assert!(writes < 30, "{writes} writes");
     let status = &world.pool()["status"];
+    assert!(world.condition("DatabaseAvailable").is_none() && world.condition("SchemaCurrent").is_none());
     assert_eq!(status["addresses"], json!([{"host": "198.51.100.7", "port": 5061, "transport": "tls"}]));
     assert_eq!(status["version"], "0.1.0");
     assert_eq!(status["observedGeneration"], world.pool()["metadata"]["generation"]);
@@ -22,50 +23,81 @@ async fn a_short_resource_becomes_a_serving_pool() {
 
 #[tokio::test]
 async fn at_rest_nothing_is_written_not_even_by_a_new_operator() {
-    let mut world = World::with(minimal());
-    world.settle().await;
-    for round in 0..5 {
-        world.advance(Duration::from_secs(600));
-        if round == 2 {
-            world.restart_operator();
+    for spec in [minimal(), enterprise()] {
+        let mut world = World::with(spec);
+        world.settle().await;
+        for round in 0..5 {
+            world.advance(Duration::from_secs(600));
+            if round == 2 {
+                world.restart_operator();
+            }
+            let writes: Vec<_> = world.pass().await.into_iter().filter(|seen| seen.is_write()).collect();
+            assert_eq!(writes, [], "round {round}");
         }
-        let writes: Vec<_> = world.pass().await.into_iter().filter(|seen| seen.is_write()).collect();
-        assert_eq!(writes, [], "round {round}");
     }
 }
 
 #[tokio::test]
 async fn a_crash_after_any_write_ends_in_the_same_pool() {
-    let smooth = World::with(minimal());
+    for spec in [minimal(), enterprise()] {
+        let smooth = World::with(spec.clone());
+        let writes = smooth.settle().await;
+        for survived in 0..=writes {
+            let mut world = World::with(spec.clone());
+            world.api.break_after(Some(survived));
+            for _ in 0..10 {
+                world.pass().await;
+                world.cluster.step(&world.api);
+            }
+            world.api.break_after(None);
+            world.restart_operator();
+            world.settle().await;
+            assert!(world.is_ready(), "crash after write {survived}: {:#}", world.pool()["status"]);
+            assert_same(&world.objects(), &smooth.objects(), &format!("crash after write {survived}"));
+        }
+    }
+}
+
+/// The same for an upgrade: wherever the operator was when it ended, no step is left out.
+#[tokio::test]
+async fn a_crash_in_an_upgrade_ends_in_the_same_pool() {
+    let upgraded = enterprise_with(json!({"version": "0.2.0"}));
+    let begun = async || {
+        let world = World::with(enterprise());
+        world.settle().await;
+        world.set_spec(upgraded.clone());
+        world
+    };
+    let smooth = begun().await;
     let writes = smooth.settle().await;
     for survived in 0..=writes {
-        let mut world = World::with(minimal());
+        let mut world = begun().await;
         world.api.break_after(Some(survived));
-        for _ in 0..4 {
+        for _ in 0..10 {
             world.pass().await;
             world.cluster.step(&world.api);
         }
         world.api.break_after(None);
         world.restart_operator();
         world.settle().await;
-        assert!(world.is_ready(), "crash after write {survived}");
+        assert!(world.is_ready(), "crash after write {survived}: {:#}", world.pool()["status"]);
         assert_same(&world.objects(), &smooth.objects(), &format!("crash after write {survived}"));
     }
 }
 
 #[tokio::test]
 async fn keys_made_by_chance_are_never_made_again() {
-    let mut world = World::with(minimal());
+    const CHANCE: [&str; 5] = ["demo-keys", "demo-ca", "demo-tls", "demo-peer-tls", "demo-database-credentials"];
+    let mut world = World::with(enterprise());
     world.settle().await;
-    let secrets = ["demo-keys", "demo-ca", "demo-tls"].map(|name| world.api.get("secrets", name)["data"].clone());
+    let secrets = CHANCE.map(|name| world.api.get("secrets", name)["data"].clone());
     world.restart_operator();
     world.api.edit("secrets", "demo-keys", |secret| secret["metadata"]["labels"] = json!({}));
-    world
-        .api
-        .edit("secrets", "demo-ca", |secret| secret["metadata"]["labels"] = json!({"commpool.dev/kept-for": POOL}));
+    for kept in ["demo-ca", "demo-database-credentials"] {
+        world.api.edit("secrets", kept, |secret| secret["metadata"]["labels"] = json!({"commpool.dev/kept-for": POOL}));
+    }
     world.settle().await;
-    let after = ["demo-keys", "demo-ca", "demo-tls"].map(|name| world.api.get("secrets", name)["data"].clone());
-    assert_eq!(secrets, after);
+    assert_eq!(secrets, CHANCE.map(|name| world.api.get("secrets", name)["data"].clone()));
 }
 
 /// Variations of each field that has an effect.
@@ -96,24 +128,41 @@ fn variations() -> Vec<(&'static str, Value)> {
     ]
 }
 
+/// Those of Enterprise Edition alone.
+fn variations_of_enterprise() -> Vec<(&'static str, Value)> {
+    vec![
+        ("front ends", json!({"frontEnd": {"replicas": 5}})),
+        ("drain", json!({"frontEnd": {"drain": {"timeoutSeconds": 300, "flowsPerSecond": 7}}})),
+        ("surge", json!({"frontEnd": {"maxSurge": 1}})),
+        (
+            "database's resources",
+            json!({"database": {"embedded": {"resources": {"requests": {"cpu": 1}, "limits": {"memory": "2Gi"}}}}}),
+        ),
+    ]
+}
+
 #[tokio::test]
 async fn every_field_has_an_effect_and_leaves_no_trace_when_taken_back() {
-    for (name, more) in variations() {
-        let world = World::with(minimal());
+    let of = |first: Value, variations: Vec<(&'static str, Value)>| {
+        variations.into_iter().map(move |(name, more)| (name, first.clone(), with(first.clone(), more)))
+    };
+    let enterprise_too = variations().into_iter().chain(variations_of_enterprise()).collect();
+    for (name, basis, other) in of(minimal(), variations()).chain(of(enterprise(), enterprise_too)) {
+        let world = World::with(basis.clone());
         world.settle().await;
         let first = world.objects();
 
-        world.set_spec(spec(more.clone()));
+        world.set_spec(other.clone());
         world.settle().await;
         assert!(world.is_ready(), "{name}: {:#}", world.pool()["status"]);
         let varied = world.objects();
         assert_ne!(without_pool(&first), without_pool(&varied), "{name} has no effect");
-        let fresh = World::with(spec(more));
+        let fresh = World::with(other);
         fresh.settle().await;
         let way = format!("{name} depends on the way");
         assert_same(&without_leftovers(&varied), &without_leftovers(&fresh.objects()), &way);
 
-        world.set_spec(minimal());
+        world.set_spec(basis);
         world.settle().await;
         if name == "version" {
             // what was asked for once stays: a version is never chosen for the user a second time
@@ -122,6 +171,13 @@ async fn every_field_has_an_effect_and_leaves_no_trace_when_taken_back() {
         }
         assert_same(&world.objects(), &first, &format!("{name} leaves traces"));
     }
+}
+
+fn with(mut spec: Value, more: Value) -> Value {
+    for (key, value) in more.as_object().expect("fields") {
+        spec[key] = value.clone();
+    }
+    spec
 }
 
 fn without_pool(objects: &Objects) -> Objects {
@@ -142,21 +198,38 @@ fn without_leftovers(objects: &Objects) -> Objects {
 type Edit = fn(&mut Value);
 
 #[tokio::test]
-async fn what_was_deleted_or_changed_by_hand_is_repaired() {
-    let world = World::with(minimal());
-    world.settle().await;
-    let whole = world.objects();
-    for (resource, name) in [
+async fn what_was_deleted_by_hand_is_repaired() {
+    let of_all = [
         ("services", "demo"),
         ("serviceaccounts", "demo-front-end"),
         ("secrets", "demo-config"),
         ("secrets", "demo-tls"),
-        ("statefulsets", "demo-front-end"),
-    ] {
-        Cluster::delete(&world.api, resource, name);
+    ];
+    let of_enterprise = [
+        ("services", "demo-peers"),
+        ("services", "demo-database"),
+        ("secrets", "demo-peer-tls"),
+        ("statefulsets", "demo-database"),
+        ("deployments", "demo-front-end"),
+        ("poddisruptionbudgets", "demo-front-end"),
+    ];
+    for (spec, more) in [(minimal(), &[("statefulsets", "demo-front-end")][..]), (enterprise(), &of_enterprise)] {
+        let world = World::with(spec);
         world.settle().await;
-        assert_same(&world.objects(), &whole, &format!("{resource} {name} deleted"));
+        let whole = world.objects();
+        for (resource, name) in of_all.iter().chain(more) {
+            Cluster::delete(&world.api, resource, name);
+            world.settle().await;
+            assert_same(&world.objects(), &whole, &format!("{resource} {name} deleted"));
+        }
     }
+}
+
+#[tokio::test]
+async fn what_was_changed_by_hand_is_repaired() {
+    let world = World::with(minimal());
+    world.settle().await;
+    let whole = world.objects();
     let changes: [(&str, &str, Edit); 6] = [
         ("statefulsets", "demo-front-end", |it| {
             it["spec"]["template"]["spec"]["containers"][0]["image"] = json!("other")
@@ -166,6 +239,23 @@ async fn what_was_deleted_or_changed_by_hand_is_repaired() {
         ("services", "demo", |it| it["metadata"]["labels"] = json!({})),
         ("secrets", "demo-config", |it| it["data"]["config.yaml"] = json!("b3RoZXI=")),
         ("serviceaccounts", "demo-front-end", |it| it["automountServiceAccountToken"] = json!(true)),
+    ];
+    for (resource, name, change) in changes {
+        world.api.edit(resource, name, change);
+        world.settle().await;
+        assert_same(&world.objects(), &whole, &format!("{resource} {name} changed"));
+    }
+    let world = World::with(enterprise());
+    world.settle().await;
+    let whole = world.objects();
+    let changes: [(&str, &str, Edit); 5] = [
+        ("deployments", "demo-front-end", |it| it["spec"]["replicas"] = json!(7)),
+        ("deployments", "demo-front-end", |it| it["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] = json!(1)),
+        ("statefulsets", "demo-database", |it| {
+            it["spec"]["template"]["spec"]["containers"][0]["args"] = json!(["postgres"])
+        }),
+        ("services", "demo-peers", |it| it["spec"]["publishNotReadyAddresses"] = json!(false)),
+        ("poddisruptionbudgets", "demo-front-end", |it| it["spec"]["maxUnavailable"] = json!(0)),
     ];
     for (resource, name, change) in changes {
         world.api.edit(resource, name, change);
@@ -215,6 +305,22 @@ async fn deletion_leaves_data_and_authority_and_the_next_pool_takes_them_up() {
 }
 
 #[tokio::test]
+async fn deletion_leaves_the_database_and_what_opens_it() {
+    let world = World::with(enterprise());
+    world.settle().await;
+    let logins = world.api.get("secrets", "demo-database-credentials")["data"].clone();
+    let claim = world.api.get("persistentvolumeclaims", "demo-database")["metadata"]["uid"].clone();
+    Cluster::delete(&world.api, "communicationspools", POOL);
+    let left: Vec<_> = world.objects().into_keys().map(|key| key.name).collect();
+    assert_eq!(left, ["demo-database", "demo-ca", "demo-database-credentials", "standard"]);
+    world.create_pool(enterprise());
+    world.settle().await;
+    assert!(world.is_ready());
+    assert_eq!(world.api.get("secrets", "demo-database-credentials")["data"], logins);
+    assert_eq!(world.api.get("persistentvolumeclaims", "demo-database")["metadata"]["uid"], claim);
+}
+
+#[tokio::test]
 async fn a_paused_pool_is_watched_but_not_touched() {
     let world = World::with(minimal());
     world.settle().await;
@@ -243,16 +349,17 @@ async fn an_operator_of_a_newer_version_changes_no_pod() {
 
 #[tokio::test]
 async fn certificates_are_renewed_in_time_without_a_restart() {
-    let world = World::with(minimal());
+    let world = World::with(enterprise());
     world.settle().await;
-    let template = world.api.get("statefulsets", "demo-front-end")["spec"]["template"].clone();
-    let leaf = world.api.get("secrets", "demo-tls")["data"]["tls.crt"].clone();
+    let template = world.api.get("deployments", "demo-front-end")["spec"]["template"].clone();
+    let leaves = || ["demo-tls", "demo-peer-tls"].map(|name| world.api.get("secrets", name)["data"]["tls.crt"].clone());
+    let before = leaves();
     world.advance(Duration::from_secs(59 * 86_400));
     world.settle().await;
-    assert_eq!(world.api.get("secrets", "demo-tls")["data"]["tls.crt"], leaf);
+    assert_eq!(leaves(), before);
     world.advance(Duration::from_secs(2 * 86_400));
     world.settle().await;
-    assert_ne!(world.api.get("secrets", "demo-tls")["data"]["tls.crt"], leaf);
-    assert_eq!(world.api.get("statefulsets", "demo-front-end")["spec"]["template"], template);
+    assert!(leaves().iter().zip(&before).all(|(after, before)| after != before));
+    assert_eq!(world.api.get("deployments", "demo-front-end")["spec"]["template"], template);
     assert!(world.is_ready());
 }

@@ -1,6 +1,7 @@
 //! The operator in a world of its own: API server, cluster and clock in the process.
 
 mod definition;
+mod enterprise;
 mod faults;
 mod objects;
 mod reasons;

@@ -11,7 +11,7 @@ use k8s_openapi::ByteString;
 use serde_json::{Value, json};
 
 use crate::support::api::status;
-use crate::support::{NAMESPACE, POOL, World, minimal, spec};
+use crate::support::{NAMESPACE, POOL, World, enterprise, enterprise_with, minimal, spec};
 
 /// Reasons that were seen in the status of a pool.
 #[derive(Default)]
@@ -56,6 +56,8 @@ async fn every_reason_is_reached() {
     refusals(&mut seen).await;
     certificates(&mut seen).await;
     volume(&mut seen).await;
+    back_end(&mut seen).await;
+    external_database(&mut seen).await;
     let all: BTreeSet<String> = Reason::ALL.iter().map(|reason| reason.as_str().to_owned()).collect();
     assert_eq!(seen.0, all);
 }
@@ -252,6 +254,77 @@ async fn volume(seen: &mut Seen) {
     let text: ByteString = serde_json::from_value(config).unwrap();
     assert!(String::from_utf8(text.0).unwrap().contains("maxMessageBytes: 1000"));
     assert!(world.pass().await.iter().all(|seen| !seen.is_write()));
+}
+
+fn told(world: &World, resource: &str, name: &str, status: Value) {
+    world.api.edit(resource, name, |object| object["status"] = status);
+}
+
+async fn back_end(seen: &mut Seen) {
+    let mut world = World::with(enterprise());
+    (world.cluster.stores, world.cluster.migrates) = (false, false);
+    world.pass().await;
+    seen.expect(&world, "DatabaseAvailable", "False", Reason::RollingOut, "StatefulSet demo-database");
+    seen.expect(&world, "SchemaCurrent", "False", Reason::AwaitingDatabase, "demo-migrate-");
+    world.settle().await;
+    seen.expect(&world, "DatabaseAvailable", "False", Reason::NotReady, "pod demo-database-0 is not ready");
+    let crashed = json!({"containerStatuses": [{"name": "postgres", "image": "x", "imageID": "", "ready": false, "restartCount": 1,
+        "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+        "lastState": {"terminated": {"exitCode": 1, "message": "the volume is full\n"}}}]});
+    told(&world, "pods", "demo-database-0", crashed);
+    world.pass().await;
+    seen.expect(&world, "DatabaseAvailable", "False", Reason::Crashing, "exit code 1: the volume is full");
+    world.cluster.stores = true;
+    world.settle().await;
+    seen.expect(&world, "DatabaseAvailable", "True", Reason::Available, "demo-database takes connections");
+    seen.expect(&world, "SchemaCurrent", "False", Reason::Migrating, "is at work");
+
+    let job = world.migrations()[0]["metadata"]["name"].as_str().unwrap().to_owned();
+    let failed = json!({"containerStatuses": [{"name": "migrate", "image": "x", "imageID": "", "ready": false, "restartCount": 2,
+        "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+        "lastState": {"terminated": {"exitCode": 1, "message": "first words\nthe disk is full\n"}}}]});
+    told(&world, "pods", &format!("{job}-pod"), failed);
+    world.pass().await;
+    seen.expect(&world, "SchemaCurrent", "False", Reason::MigrationFailed, "exit code 1: the disk is full");
+    seen.expect(&world, "Ready", "False", Reason::MigrationFailed, &job);
+    told(&world, "pods", &format!("{job}-pod"), json!({}));
+    world.api.edit("jobs", &job, |job| job["spec"]["suspend"] = json!(true));
+    world.pass().await;
+    seen.expect(&world, "SchemaCurrent", "False", Reason::Migrating, "spec.suspend");
+    world.cluster.migrates = true;
+    world.settle().await;
+    seen.expect(&world, "SchemaCurrent", "True", Reason::Migrated, &job);
+    seen.expect(&world, "FrontEndAvailable", "True", Reason::Available, "2 front ends");
+
+    let few = json!({"replicas": 2, "readyReplicas": 1, "updatedReplicas": 2, "observedGeneration": 99});
+    told(&world, "deployments", "demo-front-end", few);
+    world.pass().await;
+    seen.expect(&world, "FrontEndAvailable", "True", Reason::TooFew, "1 of 2 front ends");
+    seen.expect(&world, "Reconciling", "True", Reason::TooFew, "");
+    world.settle().await;
+    world.cluster.stores = false;
+    world.set_spec(enterprise_with(json!({"version": "0.2.0"})));
+    world.settle().await;
+    seen.expect(&world, "FrontEndAvailable", "False", Reason::Held, "stays at version 0.1.0");
+}
+
+async fn external_database(seen: &mut Seen) {
+    let database =
+        json!({"external": {"host": "db.example.com", "credentialsSecret": "db", "tls": {"mode": "disable"}}});
+    let mut world = World::with(enterprise_with(json!({"database": database})));
+    world.cluster.migrates = false;
+    world.settle().await;
+    seen.expect(&world, "Stalled", "True", Reason::CredentialsMissing, "there is no Secret db");
+    let keys = ["owner-username", "owner-password", "server-username", "server-password"];
+    let data: serde_json::Map<String, Value> = keys.map(|key| (key.to_owned(), json!("eA=="))).into_iter().collect();
+    let logins =
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "db", "namespace": NAMESPACE}, "data": data});
+    world.api.put("", "secrets", logins);
+    world.settle().await;
+    seen.expect(&world, "DatabaseAvailable", "False", Reason::NotReached, "has not reached db.example.com:5432");
+    world.cluster.migrates = true;
+    world.settle().await;
+    seen.expect(&world, "DatabaseAvailable", "True", Reason::Available, "somebody else keeps");
 }
 
 #[tokio::test]

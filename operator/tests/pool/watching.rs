@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::support::cluster::Cluster;
-use crate::support::{NAMESPACE, World, minimal, spec};
+use crate::support::{NAMESPACE, World, enterprise, enterprise_with, minimal, spec};
 
 /// The operator's controller at work on a world, until dropped.
 struct Running {
@@ -163,6 +163,7 @@ async fn the_roles_hold_exactly_what_is_used() {
         }
         used.extend(world.api.take_log().into_iter().map(|seen| (seen.group, seen.resource, seen.verb.to_owned())));
     }
+    used.extend(used_by_enterprise().await);
     let granted: BTreeSet<_> = RIGHTS
         .iter()
         .flat_map(|right| {
@@ -174,4 +175,18 @@ async fn the_roles_hold_exactly_what_is_used() {
     };
     assert_eq!(list(&used, &granted), [], "used but not granted");
     assert_eq!(list(&granted, &used), [], "granted but not used");
+}
+
+/// Group, resource and verb of all that a pool of Enterprise Edition makes the operator ask for.
+async fn used_by_enterprise() -> BTreeSet<(String, String, String)> {
+    let world = World::with(enterprise());
+    let _running = start(&world);
+    until(&world, "ready", World::is_ready).await;
+    world.set_spec(enterprise_with(json!({"version": "0.2.0"})));
+    until(&world, "upgraded", |world| world.pool()["status"]["version"] == "0.2.0" && world.is_ready()).await;
+    world.api.edit("poddisruptionbudgets", "demo-front-end", |budget| budget["spec"]["maxUnavailable"] = json!(0));
+    let allowed =
+        |world: &World| world.api.get("poddisruptionbudgets", "demo-front-end")["spec"]["maxUnavailable"].clone();
+    until(&world, "repaired", |world| allowed(world) == 1).await;
+    world.api.take_log().into_iter().map(|seen| (seen.group, seen.resource, seen.verb.to_owned())).collect()
 }

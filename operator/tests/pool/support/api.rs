@@ -98,6 +98,11 @@ impl FakeApi {
         self.state().now = now;
     }
 
+    /// The clock for creation times.
+    pub(crate) fn time(&self) -> Timestamp {
+        self.state().now
+    }
+
     /// After `writes` more writes every request fails.
     pub(crate) fn break_after(&self, writes: Option<usize>) {
         self.state().writes_left = writes;
@@ -372,8 +377,10 @@ impl State {
         if !records.is_empty() {
             object["metadata"]["managedFields"] = json!(records);
         }
-        if key.resource == "services" {
-            super::cluster::give_ports(&mut object, self.version);
+        match key.resource.as_str() {
+            "services" => super::cluster::give_ports(&mut object, self.version),
+            "jobs" if before.is_none() => super::cluster::complete_job(&mut object),
+            _ => {}
         }
         object
     }
@@ -405,6 +412,8 @@ fn immutable(
         "statefulsets" if changed("/spec/selector") || changed("/spec/podManagementPolicy") => {
             Some((422, "Invalid", "updates to statefulset spec for these fields are forbidden".into()))
         }
+        "deployments" if changed("/spec/selector") => Some((422, "Invalid", "field is immutable".into())),
+        "jobs" if changed("/spec/template") => Some((422, "Invalid", "field is immutable".into())),
         "persistentvolumeclaims" if changed("/spec/accessModes") || changed("/spec/storageClassName") => {
             Some((422, "Invalid", "spec is immutable after creation".into()))
         }
