@@ -7,30 +7,63 @@
 use serde_json::{Map, Value};
 
 use crate::crd::quantity::nanos;
+use crate::record;
 
-/// Lists whose items are told apart by keys, by the name of their field; all other lists are one value.
-const KEYED_LISTS: &[(&str, &[&[&str]])] = &[
-    ("containers", &[&["name"]]),
-    ("initContainers", &[&["name"]]),
-    ("volumes", &[&["name"]]),
-    ("env", &[&["name"]]),
-    ("imagePullSecrets", &[&["name"]]),
-    ("ports", &[&["containerPort", "protocol"], &["port", "protocol"]]),
-    ("volumeMounts", &[&["mountPath"]]),
-    ("ownerReferences", &[&["uid"]]),
-    ("conditions", &[&["type"]]),
-    ("addresses", &[&["transport"]]),
+/// A list whose items are told apart by keys; all other lists are one value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyedList {
+    /// The field that holds it.
+    pub field: &'static str,
+    /// Fields of an item that tell it apart.
+    pub keys: &'static [&'static str],
+    /// What is demanded of the items' names beside the keys.
+    pub names: Names,
+}
+
+/// What the API server demands of the field `name` of a list's items.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Names {
+    /// Nothing.
+    Free,
+    /// No two items have the same.
+    Unique,
+    /// Every item of several has one, and no two the same.
+    Demanded,
+}
+
+const fn keyed(field: &'static str, keys: &'static [&'static str]) -> KeyedList {
+    KeyedList { field, keys, names: Names::Free }
+}
+
+const KEYED_LISTS: &[KeyedList] = &[
+    keyed("containers", &["name"]),
+    keyed("initContainers", &["name"]),
+    keyed("volumes", &["name"]),
+    keyed("env", &["name"]),
+    keyed("imagePullSecrets", &["name"]),
+    KeyedList { names: Names::Unique, ..keyed("ports", &["containerPort", "protocol"]) },
+    KeyedList { names: Names::Demanded, ..keyed("ports", &["port", "protocol"]) },
+    keyed("volumeMounts", &["mountPath"]),
+    keyed("ownerReferences", &["uid"]),
+    keyed("conditions", &["type"]),
+    keyed("addresses", &["transport"]),
 ];
 
-/// The keys that tell apart the items of the list `field`, seen at one of them; `None` if the list is one value.
-pub fn list_keys(field: &str, item: &Value) -> Option<&'static [&'static str]> {
-    let (_, alternatives) = KEYED_LISTS.iter().find(|(name, _)| *name == field)?;
-    alternatives.iter().copied().find(|keys| keys.iter().all(|key| item.get(key).is_some()))
+impl KeyedList {
+    /// Whether two items have the same keys.
+    pub fn same(&self, left: &Value, right: &Value) -> bool {
+        self.keys.iter().all(|key| left.get(key) == right.get(key))
+    }
+}
+
+/// The kind of the list `field`, seen at one of its items; `None` if the list is one value.
+pub fn keyed_list(field: &str, item: &Value) -> Option<&'static KeyedList> {
+    KEYED_LISTS.iter().find(|list| list.field == field && list.keys.iter().all(|key| item.get(key).is_some()))
 }
 
 /// The first field in which `live` is not what `desired` says, as a path for people; `None` if nothing need be written.
 pub fn difference(desired: &Value, live: &Value, manager: &str) -> Option<String> {
-    let owned = owned_fields(live, manager);
+    let owned = record::ours(live, manager);
     if owned.is_empty() {
         return Some("metadata.managedFields".into());
     }
@@ -38,16 +71,9 @@ pub fn difference(desired: &Value, live: &Value, manager: &str) -> Option<String
         .or_else(|| owned.into_iter().find_map(|fields| surplus(fields, desired, &mut Vec::new())))
 }
 
-/// Our entries of the record, that of the status apart.
-fn owned_fields<'a>(live: &'a Value, manager: &str) -> Vec<&'a Map<String, Value>> {
-    let entries = live.pointer("/metadata/managedFields").and_then(Value::as_array);
-    let of = |entry: &&Value, key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-    entries
-        .into_iter()
-        .flatten()
-        .filter(|entry| of(entry, "manager") == manager && of(entry, "subresource").is_empty())
-        .filter_map(|entry| entry.get("fieldsV1").and_then(Value::as_object))
-        .collect()
+/// Whether `live` does not hold all of `desired`.
+pub fn lacks(live: &Value, desired: &Value) -> bool {
+    missing(desired, live, &mut Vec::new()).is_some()
 }
 
 fn missing(desired: &Value, live: &Value, path: &mut Vec<String>) -> Option<String> {
@@ -65,16 +91,15 @@ fn missing(desired: &Value, live: &Value, path: &mut Vec<String>) -> Option<Stri
 
 fn missing_items(desired: &[Value], live: &[Value], path: &mut Vec<String>) -> Option<String> {
     let field = path.last().cloned().unwrap_or_default();
-    let keys = desired.first().and_then(|first| list_keys(&field, first));
-    let Some(keys) = keys else {
+    let Some(list) = desired.first().and_then(|first| keyed_list(&field, first)) else {
         let pairs = || desired.iter().zip(live);
         let differs =
             desired.len() != live.len() || pairs().any(|(desired, live)| missing(desired, live, path).is_some());
         return differs.then(|| path.join("."));
     };
     desired.iter().find_map(|item| {
-        let name = keys.iter().filter_map(|key| item.get(key)).map(plain).collect::<Vec<_>>().join("/");
-        let found = live.iter().find(|live| keys.iter().all(|key| live.get(key) == item.get(key)));
+        let name = list.keys.iter().filter_map(|key| item.get(key)).map(plain).collect::<Vec<_>>().join("/");
+        let found = live.iter().find(|live| list.same(item, live));
         inside(path, &name, |path| match found {
             Some(live) => missing(item, live, path),
             None => Some(path.join(".")),
@@ -111,8 +136,7 @@ fn surplus(fields: &Map<String, Value>, desired: &Value, path: &mut Vec<String>)
 }
 
 fn item_with<'a>(list: &'a Value, keys: &str) -> Option<&'a Value> {
-    let keys: Map<String, Value> = serde_json::from_str(keys).ok()?;
-    list.as_array()?.iter().find(|item| keys.iter().all(|(key, value)| item.get(key) == Some(value)))
+    list.as_array()?.iter().find(|item| record::has_keys(item, keys))
 }
 
 fn item_equal<'a>(list: &'a Value, value: &str) -> Option<&'a Value> {

@@ -23,6 +23,8 @@ pub mod names;
 pub mod observed;
 pub mod pki;
 pub mod plan;
+pub mod record;
+pub mod rivals;
 pub mod status;
 pub mod validate;
 pub mod watch;

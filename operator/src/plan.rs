@@ -8,7 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
 use kube::core::ApiResource;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::build::tls::CertificateState;
 use crate::build::{Blocker, Desired, build};
@@ -18,6 +18,8 @@ use crate::error::Error;
 use crate::names::{KEPT_FOR, MANAGER, pool_of};
 use crate::observed::{Observed, Reach, created};
 use crate::pki::Entropy;
+use crate::record::gathered;
+use crate::rivals::edits;
 use crate::validate::{TlsSource, ValidatedPool};
 
 /// How long the first start waits for the Service's address, so that the server knows it from the beginning.
@@ -70,6 +72,19 @@ pub enum Why {
     Absent,
     /// This field is not as it should be.
     Changed(String),
+    /// The object is as it should be, but some of it is recorded as ours in a way that no apply could take back.
+    Record,
+}
+
+/// How an object is written.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Write {
+    /// Made; refused if it is there already: what was made by chance is never overwritten by other chance.
+    Create(Value),
+    /// Server-side apply.
+    Apply(Value),
+    /// JSON patch (RFC 6902) of the object as it was seen; a conflict if it is another by now.
+    Patch(Value),
 }
 
 /// One write.
@@ -79,10 +94,8 @@ pub struct Op {
     pub kind: Kind,
     /// Its name.
     pub name: String,
-    /// Whether it must not be there yet: what was made by chance is never overwritten by other chance.
-    pub fresh: bool,
-    /// The object.
-    pub object: Value,
+    /// What is written.
+    pub write: Write,
     /// Why.
     pub why: Why,
 }
@@ -168,15 +181,38 @@ where
 {
     let Some(desired) = desired else { return Ok(None) };
     let object = serde_json::to_value(&desired)?;
-    let why = match live {
-        None => Why::Absent,
-        Some(live) => match difference(&object, &serde_json::to_value(live)?, MANAGER) {
-            Some(path) => Why::Changed(path),
-            None => return Ok(None),
-        },
+    let written = match live {
+        None if chance => Some((Write::Create(object), Why::Absent)),
+        None => Some((Write::Apply(object), Why::Absent)),
+        Some(live) => change(object, &serde_json::to_value(live)?),
     };
     let name = desired.meta().name.clone().unwrap_or_default();
-    Ok(Some(Op { kind, name, fresh: chance && why == Why::Absent, object, why }))
+    Ok(written.map(|(write, why)| Op { kind, name, write, why }))
+}
+
+/// What makes `live` as desired, one step at a time: what stands in the way, then what an apply could not take back,
+/// then the apply.
+fn change(desired: Value, live: &Value) -> Option<(Write, Why)> {
+    let changed = difference(&desired, live, MANAGER);
+    if let Some(path) = &changed {
+        let edits = edits(&desired, live, MANAGER);
+        if !edits.is_empty() {
+            return Some((patch(live, edits), Why::Changed(path.clone())));
+        }
+    }
+    if let Some(record) = gathered(live, MANAGER) {
+        let edit = json!({"op": "replace", "path": "/metadata/managedFields", "value": record});
+        return Some((patch(live, vec![edit]), Why::Record));
+    }
+    changed.map(|path| (Write::Apply(desired), Why::Changed(path)))
+}
+
+/// A patch that sets the version it was made for: the API server answers one for another version with a conflict, where
+/// a `test` that fails would look like a refusal.
+fn patch(live: &Value, edits: Vec<Value>) -> Write {
+    let version = json!({"op": "replace", "path": "/metadata/resourceVersion",
+        "value": live.pointer("/metadata/resourceVersion")});
+    Write::Patch(std::iter::once(version).chain(edits).collect())
 }
 
 /// Objects of our names that are not ours to write: a pool with such an object is left alone.
@@ -226,5 +262,46 @@ fn stranger(pool: &ValidatedPool, kind: Kind, metadata: &ObjectMeta, kept: bool)
         )),
         None if pool_of(&labels) == Some(pool.names.pool()) => None,
         None => taken("exists and was not made by this operator; delete it, or name the pool otherwise".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(port: u16, record: Value) -> Value {
+        json!({"metadata": {"resourceVersion": "7", "managedFields": record},
+            "spec": {"ports": [{"name": "tls", "port": port, "protocol": "TCP"}]}})
+    }
+
+    fn entry(manager: &str, operation: &str) -> Value {
+        let fields =
+            json!({"f:spec": {"f:ports": {"k:{\"port\":5061,\"protocol\":\"TCP\"}": {".": {}, "f:name": {}}}}});
+        json!({"manager": manager, "operation": operation, "fieldsV1": fields})
+    }
+
+    fn desired() -> Value {
+        json!({"spec": service(5061, Value::Null)["spec"]})
+    }
+
+    #[test]
+    fn a_patch_is_for_the_version_it_was_made_from() {
+        let live = service(9, json!([entry(MANAGER, "Apply"), entry("them", "Update")]));
+        let Some((Write::Patch(patch), Why::Changed(path))) = change(desired(), &live) else { panic!("no patch") };
+        assert_eq!(patch[0], json!({"op": "replace", "path": "/metadata/resourceVersion", "value": "7"}));
+        assert_eq!(patch[1], json!({"op": "add", "path": "/spec/ports/0/port", "value": 5061}));
+        assert_eq!(path, "spec.ports.5061/TCP");
+    }
+
+    #[test]
+    fn what_we_wrote_otherwise_is_made_an_applys_before_anything_is_applied() {
+        let both = service(5061, json!([entry(MANAGER, "Apply"), entry(MANAGER, "Update")]));
+        let Some((Write::Patch(patch), Why::Record)) = change(desired(), &both) else { panic!("no patch") };
+        assert_eq!(patch[1]["path"], "/metadata/managedFields");
+        assert_eq!(patch[1]["value"], json!([entry(MANAGER, "Apply")]));
+        assert!(matches!(change(json!({}), &both), Some((Write::Patch(_), Why::Record))));
+        let one = service(5061, json!([entry(MANAGER, "Apply")]));
+        assert!(matches!(change(json!({}), &one), Some((Write::Apply(_), Why::Changed(_)))));
+        assert_eq!(change(desired(), &one), None);
     }
 }

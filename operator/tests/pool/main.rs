@@ -4,5 +4,6 @@ mod definition;
 mod faults;
 mod objects;
 mod reasons;
+mod rivals;
 mod support;
 mod watching;
