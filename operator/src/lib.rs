@@ -27,4 +27,5 @@ pub mod record;
 pub mod rivals;
 pub mod status;
 pub mod validate;
+pub mod version;
 pub mod watch;
