@@ -2,13 +2,14 @@
 
 use kube::Client;
 use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
-use serde_json::json;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
 use crate::build::Blocker;
 use crate::crd::{CommunicationsPool, PoolStatus};
 use crate::error::{ApiError, Class, Error};
 use crate::names::MANAGER;
-use crate::plan::Op;
+use crate::plan::{Op, Write};
 use crate::status::Outcome;
 use kube::Resource;
 
@@ -42,13 +43,25 @@ async fn write(client: &Client, namespace: &str, op: &Op) -> Result<(), ApiError
         let what = format!("{} {}", op.kind.as_str(), op.name);
         move |source| ApiError { verb, what, source }
     };
-    if op.fresh {
-        let object =
-            serde_json::from_value(op.object.clone()).map_err(kube::Error::SerdeError).map_err(failed("create"))?;
-        let params = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
-        return api.create(&params, &object).await.map(drop).map_err(failed("create"));
+    match &op.write {
+        Write::Create(object) => {
+            let object = parsed(object).map_err(failed("create"))?;
+            let params = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
+            api.create(&params, &object).await.map(drop).map_err(failed("create"))
+        }
+        Write::Apply(object) => {
+            api.patch(&op.name, &params(), &Patch::Apply(object)).await.map(drop).map_err(failed("patch"))
+        }
+        Write::Patch(edits) => {
+            let patch = Patch::Json::<()>(parsed(edits).map_err(failed("patch"))?);
+            let params = PatchParams { force: false, ..params() };
+            api.patch(&op.name, &params, &patch).await.map(drop).map_err(failed("patch"))
+        }
     }
-    api.patch(&op.name, &params(), &Patch::Apply(&op.object)).await.map(drop).map_err(failed("patch"))
+}
+
+fn parsed<T: DeserializeOwned>(value: &Value) -> Result<T, kube::Error> {
+    serde_json::from_value(value.clone()).map_err(kube::Error::SerdeError)
 }
 
 /// Writes the status of the pool `name` with identity `uid`. A pool that is gone needs none.

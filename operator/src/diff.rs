@@ -7,31 +7,64 @@
 use serde_json::{Map, Value};
 
 use crate::crd::quantity::nanos;
+use crate::record;
 
-/// Lists whose items are told apart by keys, by the name of their field; all other lists are one value.
-const KEYED_LISTS: &[(&str, &[&[&str]])] = &[
-    ("containers", &[&["name"]]),
-    ("initContainers", &[&["name"]]),
-    ("volumes", &[&["name"]]),
-    ("env", &[&["name"]]),
-    ("imagePullSecrets", &[&["name"]]),
-    ("ports", &[&["containerPort", "protocol"], &["port", "protocol"]]),
-    ("volumeMounts", &[&["mountPath"]]),
-    ("topologySpreadConstraints", &[&["topologyKey", "whenUnsatisfiable"]]),
-    ("ownerReferences", &[&["uid"]]),
-    ("conditions", &[&["type"]]),
-    ("addresses", &[&["transport"]]),
+/// A list whose items are told apart by keys; all other lists are one value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyedList {
+    /// The field that holds it.
+    pub field: &'static str,
+    /// Fields of an item that tell it apart.
+    pub keys: &'static [&'static str],
+    /// What is demanded of the items' names beside the keys.
+    pub names: Names,
+}
+
+/// What the API server demands of the field `name` of a list's items.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Names {
+    /// Nothing.
+    Free,
+    /// No two items have the same.
+    Unique,
+    /// Every item of several has one, and no two the same.
+    Demanded,
+}
+
+const fn keyed(field: &'static str, keys: &'static [&'static str]) -> KeyedList {
+    KeyedList { field, keys, names: Names::Free }
+}
+
+const KEYED_LISTS: &[KeyedList] = &[
+    keyed("containers", &["name"]),
+    keyed("initContainers", &["name"]),
+    keyed("volumes", &["name"]),
+    keyed("env", &["name"]),
+    keyed("imagePullSecrets", &["name"]),
+    KeyedList { names: Names::Unique, ..keyed("ports", &["containerPort", "protocol"]) },
+    KeyedList { names: Names::Demanded, ..keyed("ports", &["port", "protocol"]) },
+    keyed("volumeMounts", &["mountPath"]),
+    keyed("topologySpreadConstraints", &["topologyKey", "whenUnsatisfiable"]),
+    keyed("ownerReferences", &["uid"]),
+    keyed("conditions", &["type"]),
+    keyed("addresses", &["transport"]),
 ];
 
-/// The keys that tell apart the items of the list `field`, seen at one of them; `None` if the list is one value.
-pub fn list_keys(field: &str, item: &Value) -> Option<&'static [&'static str]> {
-    let (_, alternatives) = KEYED_LISTS.iter().find(|(name, _)| *name == field)?;
-    alternatives.iter().copied().find(|keys| keys.iter().all(|key| item.get(key).is_some()))
+impl KeyedList {
+    /// Whether two items have the same keys.
+    pub fn same(&self, left: &Value, right: &Value) -> bool {
+        self.keys.iter().all(|key| left.get(key) == right.get(key))
+    }
+}
+
+/// The kind of the list `field`, seen at one of its items; `None` if the list is one value.
+pub fn keyed_list(field: &str, item: &Value) -> Option<&'static KeyedList> {
+    KEYED_LISTS.iter().find(|list| list.field == field && list.keys.iter().all(|key| item.get(key).is_some()))
 }
 
 /// The first field in which `live` is not what `desired` says, as a path for people; `None` if nothing need be written.
 pub fn difference(desired: &Value, live: &Value, manager: &str) -> Option<String> {
-    let owned = owned_fields(live, manager);
+    let owned = record::ours(live, manager);
     if owned.is_empty() {
         return Some("metadata.managedFields".into());
     }
@@ -39,72 +72,9 @@ pub fn difference(desired: &Value, live: &Value, manager: &str) -> Option<String
         .or_else(|| owned.into_iter().find_map(|fields| surplus(fields, desired, &mut Vec::new())))
 }
 
-/// Whether `live` says all that `desired` says.
-pub fn contains(desired: &Value, live: &Value) -> bool {
-    missing(desired, live, &mut Vec::new()).is_none()
-}
-
-/// What of `live` the server's record says that we wrote: written once more, it would change nothing.
-pub fn ours(live: &Value, manager: &str) -> Value {
-    let mut record = Value::Object(Map::new());
-    for fields in owned_fields(live, manager) {
-        join(&mut record, fields);
-    }
-    record.as_object().map_or(Value::Null, |record| part(record, live))
-}
-
-/// Adds the fields of another record.
-fn join(record: &mut Value, more: &Map<String, Value>) {
-    let Value::Object(record) = record else { return };
-    for (key, below) in more {
-        let entry = record.entry(key).or_insert_with(|| Value::Object(Map::new()));
-        if let Value::Object(below) = below {
-            join(entry, below);
-        }
-    }
-}
-
-/// The part of `live` that `fields` names. What is named without anything below it is taken whole; items of a list are
-/// taken with the keys that tell them apart.
-fn part(fields: &Map<String, Value>, live: &Value) -> Value {
-    if !fields.keys().any(|key| key != ".") {
-        return live.clone();
-    }
-    let below = |fields: &Value, live: &Value| fields.as_object().map_or(Value::Null, |fields| part(fields, live));
-    if let Value::Array(items) = live {
-        let chosen = items.iter().filter_map(|item| {
-            fields.iter().find_map(|(key, fields)| match key.split_once(':') {
-                Some(("k", keys)) if is_item_with(item, keys) => {
-                    let mut chosen = below(fields, item);
-                    let keys: Map<String, Value> = serde_json::from_str(keys).ok()?;
-                    chosen.as_object_mut()?.extend(keys);
-                    Some(chosen)
-                }
-                Some(("v", value)) if serde_json::from_str::<Value>(value).is_ok_and(|value| value == *item) => {
-                    Some(item.clone())
-                }
-                _ => None,
-            })
-        });
-        return Value::Array(chosen.collect());
-    }
-    let named = fields.iter().filter_map(|(key, fields)| {
-        let name = key.strip_prefix("f:")?;
-        Some((name.to_owned(), below(fields, live.get(name)?)))
-    });
-    Value::Object(named.collect())
-}
-
-/// Our entries of the record, that of the status apart.
-fn owned_fields<'a>(live: &'a Value, manager: &str) -> Vec<&'a Map<String, Value>> {
-    let entries = live.pointer("/metadata/managedFields").and_then(Value::as_array);
-    let of = |entry: &&Value, key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-    entries
-        .into_iter()
-        .flatten()
-        .filter(|entry| of(entry, "manager") == manager && of(entry, "subresource").is_empty())
-        .filter_map(|entry| entry.get("fieldsV1").and_then(Value::as_object))
-        .collect()
+/// Whether `live` does not hold all of `desired`.
+pub fn lacks(live: &Value, desired: &Value) -> bool {
+    missing(desired, live, &mut Vec::new()).is_some()
 }
 
 fn missing(desired: &Value, live: &Value, path: &mut Vec<String>) -> Option<String> {
@@ -122,16 +92,15 @@ fn missing(desired: &Value, live: &Value, path: &mut Vec<String>) -> Option<Stri
 
 fn missing_items(desired: &[Value], live: &[Value], path: &mut Vec<String>) -> Option<String> {
     let field = path.last().cloned().unwrap_or_default();
-    let keys = desired.first().and_then(|first| list_keys(&field, first));
-    let Some(keys) = keys else {
+    let Some(list) = desired.first().and_then(|first| keyed_list(&field, first)) else {
         let pairs = || desired.iter().zip(live);
         let differs =
             desired.len() != live.len() || pairs().any(|(desired, live)| missing(desired, live, path).is_some());
         return differs.then(|| path.join("."));
     };
     desired.iter().find_map(|item| {
-        let name = keys.iter().filter_map(|key| item.get(key)).map(plain).collect::<Vec<_>>().join("/");
-        let found = live.iter().find(|live| keys.iter().all(|key| live.get(key) == item.get(key)));
+        let name = list.keys.iter().filter_map(|key| item.get(key)).map(plain).collect::<Vec<_>>().join("/");
+        let found = live.iter().find(|live| list.same(item, live));
         inside(path, &name, |path| match found {
             Some(live) => missing(item, live, path),
             None => Some(path.join(".")),
@@ -168,12 +137,7 @@ fn surplus(fields: &Map<String, Value>, desired: &Value, path: &mut Vec<String>)
 }
 
 fn item_with<'a>(list: &'a Value, keys: &str) -> Option<&'a Value> {
-    list.as_array()?.iter().find(|item| is_item_with(item, keys))
-}
-
-fn is_item_with(item: &Value, keys: &str) -> bool {
-    let keys: Option<Map<String, Value>> = serde_json::from_str(keys).ok();
-    keys.is_some_and(|keys| keys.iter().all(|(key, value)| item.get(key) == Some(value)))
+    list.as_array()?.iter().find(|item| record::has_keys(item, keys))
 }
 
 fn item_equal<'a>(list: &'a Value, value: &str) -> Option<&'a Value> {
@@ -255,24 +219,6 @@ mod tests {
         assert_eq!(changed(old(json!({"old": "1"}), &port), &live), None);
         assert_eq!(changed(old(json!({}), &port), &live).as_deref(), Some("metadata.annotations.old"));
         assert!(changed(old(json!({"old": "1"}), &json!([])), &live).is_some());
-    }
-
-    #[test]
-    fn of_an_object_only_what_we_wrote_is_ours() {
-        let mut live = live(
-            json!({"spec": {"replicas": 2, "theirs": 1, "containers": [
-                {"name": "server", "image": "x", "args": ["a", "b"], "tty": true}, {"name": "sidecar", "image": "mesh"}]}}),
-            json!({"f:spec": {"f:replicas": {}, "f:containers": {"k:{\"name\":\"server\"}": {".": {}, "f:name": {}, "f:args": {}}}}}),
-        );
-        let image = json!({"manager": "us", "operation": "Update",
-            "fieldsV1": {"f:spec": {"f:containers": {"k:{\"name\":\"server\"}": {"f:image": {}}}}}});
-        live["metadata"]["managedFields"].as_array_mut().unwrap().push(image);
-        let ours = ours(&live, "us");
-        assert_eq!(
-            ours,
-            json!({"spec": {"replicas": 2, "containers": [{"name": "server", "image": "x", "args": ["a", "b"]}]}})
-        );
-        assert_eq!(changed(ours, &live), None);
     }
 
     #[test]

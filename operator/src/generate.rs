@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::crd::rules::RULES;
 use crate::crd::{ConditionType, DefinitionError, MAX_DEFINITION_OCTETS, Reason, definition};
 use crate::install::{objects, people, rules};
+use crate::version;
 
 /// Why files could not be generated.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +56,7 @@ pub fn files(root: &Path) -> Result<Vec<Generated>, GenerateError> {
     let mut kept = crd.clone();
     kept["metadata"]["annotations"] = json!({"helm.sh/resource-policy": "keep"});
     let mut install = vec![crd];
-    install.extend(objects(env!("CARGO_PKG_VERSION")));
+    install.extend(objects(version::SHORT));
     let generated = |path: &str, content: String| Generated { path: path.into(), content };
     Ok(vec![
         generated("crds/communicationspools.commpool.dev.yaml", format!("{NOTICE}{plain}")),
@@ -73,7 +74,7 @@ pub fn files(root: &Path) -> Result<Vec<Generated>, GenerateError> {
 
 /// A chart has the version of what it installs.
 fn chart(name: &str, description: &str) -> Result<String, serde_yaml::Error> {
-    let version = env!("CARGO_PKG_VERSION");
+    let version = version::SHORT;
     let chart = json!({"apiVersion": "v2", "name": name, "description": description, "type": "application",
         "version": version, "appVersion": version, "kubeVersion": format!(">=1.{OLDEST_MINOR}.0-0")});
     Ok(format!("{NOTICE}{}", yaml(&chart)?))

@@ -11,6 +11,7 @@ use commpool_operator::controller::Context;
 use commpool_operator::management;
 use commpool_operator::metrics::Metrics;
 use commpool_operator::validate::Environment;
+use commpool_operator::version;
 use commpool_operator::watch::{Scope, run, until_listed};
 use futures::FutureExt;
 use k8s_openapi::jiff::Timestamp;
@@ -20,7 +21,7 @@ use tracing_subscriber::EnvFilter;
 
 /// Makes running pools of CommunicationsPool resources.
 #[derive(Debug, Parser)]
-#[command(name = "commpool-operator", version)]
+#[command(name = "commpool-operator", version = version::LONG)]
 struct Flags {
     /// Namespace whose pools are served; all if absent
     #[arg(long)]
@@ -83,7 +84,7 @@ async fn start(flags: Flags) -> anyhow::Result<()> {
     let client = kube::Client::try_default()
         .await
         .context("cannot find the API server: neither a service account nor a kubeconfig is there")?;
-    tracing::info!(version = environment.version, namespace = flags.namespace, "operator starts");
+    tracing::info!(version = version::LONG, namespace = flags.namespace, "operator starts");
     let clock = Arc::new(Timestamp::now);
     let context = Arc::new(Context::new(client.clone(), environment, clock, metrics, flags.instance));
     let scope = Scope { namespace: flags.namespace };

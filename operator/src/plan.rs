@@ -9,19 +9,21 @@ use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
 use kube::core::ApiResource;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::back_end_state;
 use crate::build::migration::standing;
 use crate::build::tls::CertificateState;
 use crate::build::{Blocker, Desired, build};
 use crate::crd::{CommunicationsPool, Reason};
-use crate::diff::{contains, difference, ours};
+use crate::diff::{difference, lacks};
 use crate::error::Error;
 use crate::front_end_state::Finding;
 use crate::names::{KEPT_FOR, MANAGER, pool_of};
 use crate::observed::{Observed, Reach, Workload, created};
 use crate::pki::Entropy;
+use crate::record::{gathered, written};
+use crate::rivals::edits;
 use crate::validate::{TlsSource, ValidatedPool};
 
 /// How long the first start waits for the Service's address, so that the server knows it from the beginning.
@@ -99,6 +101,19 @@ pub enum Why {
     Absent,
     /// This field is not as it should be.
     Changed(String),
+    /// The object is as it should be, but some of it is recorded as ours in a way that no apply could take back.
+    Record,
+}
+
+/// How an object is written.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Write {
+    /// Made; refused if it is there already: what was made by chance is never overwritten by other chance.
+    Create(Value),
+    /// Server-side apply.
+    Apply(Value),
+    /// JSON patch (RFC 6902) of the object as it was seen; a conflict if it is another by now.
+    Patch(Value),
 }
 
 /// One write.
@@ -108,10 +123,8 @@ pub struct Op {
     pub kind: Kind,
     /// Its name.
     pub name: String,
-    /// Whether it must not be there yet: what was made by chance is never overwritten by other chance.
-    pub fresh: bool,
-    /// The object.
-    pub object: Value,
+    /// What is written.
+    pub write: Write,
     /// Why.
     pub why: Why,
 }
@@ -256,15 +269,15 @@ fn front_ends(desired: Option<Workload>, observed: &Observed, turn: bool) -> Res
     let mut object = serde_json::to_value(&desired)?;
     let live = live.map(serde_json::to_value).transpose()?;
     if turn {
-        return Ok((op(kind, object, live, false), false));
+        return Ok((op(kind, object, live.as_ref(), false), false));
     }
     let Some(live) = live else { return Ok((None, false)) };
     let template = |of: &Value| of.pointer("/spec/template").cloned().unwrap_or_default();
-    let (wanted, ours) = (template(&object), template(&ours(&live, MANAGER)));
-    let held = !contains(&wanted, &template(&live)) || !contains(&ours, &wanted);
+    let (wanted, ours) = (template(&object), template(&written(&live, MANAGER)));
+    let held = lacks(&template(&live), &wanted) || lacks(&wanted, &ours);
     object["spec"]["template"] = ours;
     // in Standard Edition there is nothing else to change
-    let op = if kind == Kind::Deployment { op(kind, object, Some(live), false) } else { None };
+    let op = if kind == Kind::Deployment { op(kind, object, Some(&live), false) } else { None };
     Ok((op, held))
 }
 
@@ -322,16 +335,42 @@ fn ground(desired: Desired, observed: &Observed) -> Result<Vec<Op>, Error> {
 fn op_of<K: Serialize>(kind: Kind, desired: Option<K>, live: Option<&K>, chance: bool) -> Result<Option<Op>, Error> {
     let Some(desired) = desired else { return Ok(None) };
     let live = live.map(serde_json::to_value).transpose()?;
-    Ok(op(kind, serde_json::to_value(desired)?, live, chance))
+    Ok(op(kind, serde_json::to_value(desired)?, live.as_ref(), chance))
 }
 
-fn op(kind: Kind, object: Value, live: Option<Value>, chance: bool) -> Option<Op> {
-    let why = match live {
-        None => Why::Absent,
-        Some(live) => Why::Changed(difference(&object, &live, MANAGER)?),
-    };
+fn op(kind: Kind, object: Value, live: Option<&Value>, chance: bool) -> Option<Op> {
     let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
-    Some(Op { kind, name, fresh: chance && why == Why::Absent, object, why })
+    let (write, why) = match live {
+        None if chance => (Write::Create(object), Why::Absent),
+        None => (Write::Apply(object), Why::Absent),
+        Some(live) => change(object, live)?,
+    };
+    Some(Op { kind, name, write, why })
+}
+
+/// What makes `live` as desired, one step at a time: what stands in the way, then what an apply could not take back,
+/// then the apply.
+fn change(desired: Value, live: &Value) -> Option<(Write, Why)> {
+    let changed = difference(&desired, live, MANAGER);
+    if let Some(path) = &changed {
+        let edits = edits(&desired, live, MANAGER);
+        if !edits.is_empty() {
+            return Some((patch(live, edits), Why::Changed(path.clone())));
+        }
+    }
+    if let Some(record) = gathered(live, MANAGER) {
+        let edit = json!({"op": "replace", "path": "/metadata/managedFields", "value": record});
+        return Some((patch(live, vec![edit]), Why::Record));
+    }
+    changed.map(|path| (Write::Apply(desired), Why::Changed(path)))
+}
+
+/// A patch that sets the version it was made for: the API server answers one for another version with a conflict, where
+/// a `test` that fails would look like a refusal.
+fn patch(live: &Value, edits: Vec<Value>) -> Write {
+    let version = json!({"op": "replace", "path": "/metadata/resourceVersion",
+        "value": live.pointer("/metadata/resourceVersion")});
+    Write::Patch(std::iter::once(version).chain(edits).collect())
 }
 
 /// Objects of our names that are not ours to write: a pool with such an object is left alone.
@@ -398,5 +437,46 @@ fn stranger(pool: &ValidatedPool, kind: Kind, metadata: &ObjectMeta, kept: bool)
         )),
         None if pool_of(&labels) == Some(pool.names.pool()) => None,
         None => taken("exists and was not made by this operator; delete it, or name the pool otherwise".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(port: u16, record: Value) -> Value {
+        json!({"metadata": {"resourceVersion": "7", "managedFields": record},
+            "spec": {"ports": [{"name": "tls", "port": port, "protocol": "TCP"}]}})
+    }
+
+    fn entry(manager: &str, operation: &str) -> Value {
+        let fields =
+            json!({"f:spec": {"f:ports": {"k:{\"port\":5061,\"protocol\":\"TCP\"}": {".": {}, "f:name": {}}}}});
+        json!({"manager": manager, "operation": operation, "fieldsV1": fields})
+    }
+
+    fn desired() -> Value {
+        json!({"spec": service(5061, Value::Null)["spec"]})
+    }
+
+    #[test]
+    fn a_patch_is_for_the_version_it_was_made_from() {
+        let live = service(9, json!([entry(MANAGER, "Apply"), entry("them", "Update")]));
+        let Some((Write::Patch(patch), Why::Changed(path))) = change(desired(), &live) else { panic!("no patch") };
+        assert_eq!(patch[0], json!({"op": "replace", "path": "/metadata/resourceVersion", "value": "7"}));
+        assert_eq!(patch[1], json!({"op": "add", "path": "/spec/ports/0/port", "value": 5061}));
+        assert_eq!(path, "spec.ports.5061/TCP");
+    }
+
+    #[test]
+    fn what_we_wrote_otherwise_is_made_an_applys_before_anything_is_applied() {
+        let both = service(5061, json!([entry(MANAGER, "Apply"), entry(MANAGER, "Update")]));
+        let Some((Write::Patch(patch), Why::Record)) = change(desired(), &both) else { panic!("no patch") };
+        assert_eq!(patch[1]["path"], "/metadata/managedFields");
+        assert_eq!(patch[1]["value"], json!([entry(MANAGER, "Apply")]));
+        assert!(matches!(change(json!({}), &both), Some((Write::Patch(_), Why::Record))));
+        let one = service(5061, json!([entry(MANAGER, "Apply")]));
+        assert!(matches!(change(json!({}), &one), Some((Write::Apply(_), Why::Changed(_)))));
+        assert_eq!(change(desired(), &one), None);
     }
 }

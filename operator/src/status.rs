@@ -7,7 +7,7 @@ use crate::build::Blocker;
 use crate::crd::{ConditionType, PoolStatus, Reason};
 use crate::front_end_state::{Finding, figures, front_end, serves, vip};
 use crate::observed::Observed;
-use crate::plan::{Decision, Op};
+use crate::plan::{Decision, Op, Why};
 use crate::validate::ValidatedPool;
 
 /// Most octets of a message: an Event carries no more than 1 kB, with the condition's name before it.
@@ -150,7 +150,7 @@ fn finding(blocker: &Blocker) -> Finding {
 
 /// Writes whose effect this pass cannot have seen: a new workload, or all that belongs to a new spec.
 fn unseen(outcome: &Outcome, old: &PoolStatus, generation: Option<i64>) -> Option<Finding> {
-    let wrote = outcome.wrote.iter();
+    let wrote = outcome.wrote.iter().filter(|op| op.why != Why::Record);
     let names: Vec<String> = wrote
         .filter(|op| op.kind.runs() || old.observed_generation != generation)
         .map(|op| format!("{} {}", op.kind.as_str(), op.name))

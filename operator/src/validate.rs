@@ -9,6 +9,7 @@ use crate::crd::quantity::{Amounts, Quantity};
 use crate::crd::v1alpha1::{CommunicationsPool, Edition, PoolSpec, ServiceType, TrafficPolicy};
 use crate::crd::{PoolAddress, Transport};
 use crate::names::Names;
+use crate::version;
 
 /// What the operator knows about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +20,7 @@ pub struct Environment {
 
 impl Default for Environment {
     fn default() -> Self {
-        Self { version: env!("CARGO_PKG_VERSION").to_owned() }
+        Self { version: version::SHORT.to_owned() }
     }
 }
 

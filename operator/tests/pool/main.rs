@@ -5,5 +5,6 @@ mod enterprise;
 mod faults;
 mod objects;
 mod reasons;
+mod rivals;
 mod support;
 mod watching;

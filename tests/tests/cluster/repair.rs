@@ -39,10 +39,15 @@ async fn what_is_ours_is_put_right_and_what_is_not_is_left() -> Result<()> {
 
     pool.kubectl(&["label", "service", &name, "stranger.example/mark=kept"])?;
     pool.kubectl(&["label", "statefulset", &set, "stranger.example/mark=kept"])?;
-    // A change that the operator does put right shows that it has looked at the object since.
+    // Changes that the operator does put right show that it has looked at the object since.
     let affinity = json!({"spec": {"sessionAffinity": "ClientIP"}}).to_string();
     pool.kubectl(&["patch", "service", &name, "--type=merge", "-p", &affinity])?;
     pool.until_object("service", &name, "without affinity", REPAIRED, |it| it["spec"]["sessionAffinity"] == "None")?;
+    let ports = pool.get("service", &name)?["spec"]["ports"].clone();
+    let moved = json!([{"op": "replace", "path": "/spec/ports/0/port", "value": 9999}]).to_string();
+    pool.kubectl(&["patch", "service", &name, "--type=json", "-p", &moved])?;
+    pool.until_object("service", &name, "its own ports", REPAIRED, |it| it["spec"]["ports"] == ports)?;
+    pool.ready(TO_READY)?;
     for (kind, name) in [("service", &name), ("statefulset", &set)] {
         let labels = pool.get(kind, name)?["metadata"]["labels"].clone();
         ensure!(labels["stranger.example/mark"] == "kept", "the label of a stranger is gone from {kind}: {labels}");

@@ -15,8 +15,12 @@ use kube::client::Body;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::merge;
+use super::records::{Records, Writer, recorded};
+use super::refusals::{Refusal, refusal};
 use super::request::{Selector, Target, pairs, shown};
+
+/// Everybody but the operator and the cluster's own parts.
+const STRANGER: &str = "stranger";
 
 /// Where an object is kept.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,7 +57,6 @@ struct Change {
 #[derive(Default)]
 struct State {
     objects: BTreeMap<Key, Value>,
-    said: BTreeMap<(Key, String, bool), Value>,
     version: u64,
     changes: Vec<Change>,
     log: Vec<Seen>,
@@ -150,22 +153,21 @@ impl FakeApi {
             namespace: text("/metadata/namespace"),
             name: text("/metadata/name"),
         };
-        self.store(&key, Some(object));
+        self.store(&key, Some(object), Some(Writer::updates(STRANGER))).unwrap();
         key
     }
 
-    /// Changes an object as somebody else would.
+    /// Changes an object as somebody else would, who is refused nothing here that he would be there.
     pub(crate) fn edit(&self, resource: &str, name: &str, change: impl FnOnce(&mut Value)) {
         let key = self.key(resource, name);
         let mut object = self.state().objects[&key].clone();
         change(&mut object);
-        self.store(&key, Some(object));
+        self.store(&key, Some(object), Some(Writer::updates(STRANGER))).unwrap();
     }
 
     pub(crate) fn delete(&self, resource: &str, name: &str) {
         let key = self.key(resource, name);
-        self.store(&key, None);
-        self.state().said.retain(|(of, ..), _| *of != key);
+        self.store(&key, None, None).unwrap();
     }
 
     fn key(&self, resource: &str, name: &str) -> Key {
@@ -174,13 +176,17 @@ impl FakeApi {
         keys.next().cloned().unwrap_or_else(|| panic!("there is no {resource} {name}"))
     }
 
-    /// Stores what differs from what is there; gives identity, generation and version.
-    fn store(&self, key: &Key, after: Option<Value>) -> Value {
+    /// Stores what differs from what is there, if it may be; gives identity, generation, version and record.
+    fn store(&self, key: &Key, after: Option<Value>, writer: Option<Writer>) -> Result<Value, Refusal> {
         let mut state = self.state();
         let before = state.objects.get(key).cloned();
-        let after = after.map(|object| state.complete(key, before.as_ref(), object));
+        let after = after.map(|object| state.complete(key, before.as_ref(), object, writer));
         if before == after {
-            return after.unwrap_or_default();
+            return Ok(after.unwrap_or_default());
+        }
+        let refused = after.as_ref().and_then(|after| refusal(&key.resource, before.as_ref(), after, &state.objects));
+        if let Some(refused) = refused {
+            return Err(refused);
         }
         state.version += 1;
         let version = state.version;
@@ -196,7 +202,7 @@ impl FakeApi {
         state.changes.push(Change { version, key: key.clone(), before, after });
         drop(state);
         self.changed.send_replace(version);
-        stored
+        Ok(stored)
     }
 
     async fn answer(&self, request: Request<Body>) -> Answer {
@@ -220,10 +226,11 @@ impl FakeApi {
                 None => error(404, "NotFound", &format!("{} not found", target.key.name)),
             },
             "create" => self.create(&target, &body, query.get("fieldManager")),
-            _ if parts.headers["content-type"] == "application/apply-patch+yaml" => {
-                self.apply(&target, &body, &query["fieldManager"])
-            }
-            _ => self.merge(&target, &body),
+            _ => match parts.headers["content-type"].to_str().unwrap() {
+                "application/apply-patch+yaml" => self.apply(&target, &body, &query["fieldManager"]),
+                "application/json-patch+json" => self.patch(&target, &body, &query["fieldManager"]),
+                _ => self.merge(&target, &body),
+            },
         }
     }
 
@@ -304,10 +311,7 @@ impl FakeApi {
             return error(409, "AlreadyExists", "already exists");
         }
         object["metadata"]["namespace"] = json!(key.namespace);
-        if let Some(manager) = manager {
-            self.state().said.insert((key.clone(), manager.clone(), false), said(&object, false));
-        }
-        ok(self.store(&key, Some(object)))
+        stored(self.store(&key, Some(object), manager.map(|manager| Writer::updates(manager))))
     }
 
     fn apply(&self, target: &Target, body: &[u8], manager: &str) -> Answer {
@@ -322,26 +326,33 @@ impl FakeApi {
         {
             return error(409, "Conflict", "another uid");
         }
-        let mut new = said(&patch, status);
-        let mut object = live.clone().unwrap_or_else(|| {
+        if live.is_none() {
+            self.state().log.push(Seen { verb: "create", ..target.seen("patch") });
+        }
+        let mut object = live.unwrap_or_else(|| {
             json!({"apiVersion": patch["apiVersion"], "kind": patch["kind"],
             "metadata": {"name": target.key.name, "namespace": target.key.namespace}})
         });
-        let refused = live.as_ref().and_then(|live| immutable(&target.key.resource, live, &new, &self.all()));
-        if let Some((code, reason, message)) = refused {
-            return error(code, reason, &message);
+        let mut records = Records::read(&object["metadata"]["managedFields"]);
+        records.apply(&mut object, &recorded(&patch, status), Writer::applies(manager, status));
+        object["metadata"]["managedFields"] = records.shown();
+        stored(self.store(&target.key, Some(object), None))
+    }
+
+    /// A JSON patch; one that names another version than the present one meets a conflict.
+    fn patch(&self, target: &Target, body: &[u8], manager: &str) -> Answer {
+        let Some(live) = self.state().objects.get(&target.key).cloned() else {
+            return error(404, "NotFound", "not found");
+        };
+        let patch: json_patch::Patch = serde_json::from_slice(body).expect("a JSON patch");
+        let mut object = live.clone();
+        if let Err(problem) = json_patch::patch(&mut object, &patch) {
+            return error(422, "Invalid", &problem.to_string());
         }
-        let slot = (target.key.clone(), manager.to_owned(), status);
-        let mut state = self.state();
-        let others: Vec<Value> =
-            state.said.iter().filter(|(of, _)| of.0 == slot.0 && **of != slot).map(|(_, said)| said.clone()).collect();
-        merge::apply(&mut object, state.said.get(&slot), &new, &others);
-        if live.is_none() {
-            state.log.push(Seen { verb: "create", ..target.seen("patch") });
+        if object["metadata"]["resourceVersion"] != live["metadata"]["resourceVersion"] {
+            return error(409, "Conflict", "the object has been modified");
         }
-        std::mem::swap(state.said.entry(slot).or_default(), &mut new);
-        drop(state);
-        ok(self.store(&target.key, Some(object)))
+        stored(self.store(&target.key, Some(object), Some(Writer::updates(manager))))
     }
 
     /// A merge patch, which only the recorder of events sends.
@@ -350,14 +361,21 @@ impl FakeApi {
         let Some(mut object) = self.state().objects.get(&target.key).cloned() else {
             return error(404, "NotFound", "not found");
         };
-        merge::apply(&mut object, None, &patch, &[]);
-        ok(self.store(&target.key, Some(object)))
+        json_patch::merge(&mut object, &patch);
+        stored(self.store(&target.key, Some(object), None))
     }
 }
 
 impl State {
-    fn complete(&self, key: &Key, before: Option<&Value>, mut object: Value) -> Value {
+    fn complete(&self, key: &Key, before: Option<&Value>, mut object: Value, writer: Option<Writer>) -> Value {
+        let shown = |object: &Value| object["metadata"].get("managedFields").cloned();
+        let mut records = Records::read(&shown(&object).or_else(|| before.and_then(shown)).unwrap_or_default());
+        if let Some(writer) = writer {
+            let before = before.map_or_else(|| json!({}), |before| recorded(before, false));
+            records.update(&before, &recorded(&object, false), writer);
+        }
         let metadata = &mut object["metadata"];
+        metadata["managedFields"] = records.shown();
         if metadata.get("uid").is_none() {
             metadata["uid"] = json!(format!("uid-{}", self.version + 1));
         }
@@ -367,18 +385,8 @@ impl State {
         let changed = before.is_none_or(|before| before["spec"] != object["spec"]);
         let generation = before.and_then(|before| before["metadata"]["generation"].as_i64()).unwrap_or(0);
         object["metadata"]["generation"] = json!(generation + i64::from(changed));
-        let records: Vec<Value> = self.said.iter().filter(|((of, ..), _)| of == key).map(|((_, manager, status), said)| {
-            let mut record = json!({"manager": manager, "operation": "Apply", "fieldsType": "FieldsV1", "fieldsV1": merge::fields(said, "")});
-            if *status {
-                record["subresource"] = json!("status");
-            }
-            record
-        }).collect();
-        if !records.is_empty() {
-            object["metadata"]["managedFields"] = json!(records);
-        }
         match key.resource.as_str() {
-            "services" => super::cluster::give_ports(&mut object, self.version),
+            "services" => super::cluster::give_ports(&mut object, before),
             "jobs" if before.is_none() => super::cluster::complete_job(&mut object),
             _ => {}
         }
@@ -386,47 +394,10 @@ impl State {
     }
 }
 
-/// What a manager's record holds of an object.
-fn said(object: &Value, status: bool) -> Value {
-    let mut said = object.clone();
-    if status {
-        return json!({"status": said["status"].take()});
-    }
-    let map = said.as_object_mut().expect("an object");
-    map.retain(|key, _| !["apiVersion", "kind", "status"].contains(&key.as_str()));
-    if let Some(metadata) = map.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.retain(|key, _| ["labels", "annotations", "ownerReferences"].contains(&key.as_str()));
-    }
-    said
-}
-
-/// What the API server would refuse to change.
-fn immutable(
-    resource: &str,
-    live: &Value,
-    new: &Value,
-    all: &BTreeMap<Key, Value>,
-) -> Option<(u16, &'static str, String)> {
-    let changed = |path: &str| new.pointer(path).is_some_and(|new| live.pointer(path) != Some(new));
-    match resource {
-        "statefulsets" if changed("/spec/selector") || changed("/spec/podManagementPolicy") => {
-            Some((422, "Invalid", "updates to statefulset spec for these fields are forbidden".into()))
-        }
-        "deployments" if changed("/spec/selector") => Some((422, "Invalid", "field is immutable".into())),
-        "jobs" if changed("/spec/template") => Some((422, "Invalid", "field is immutable".into())),
-        "persistentvolumeclaims" if changed("/spec/accessModes") || changed("/spec/storageClassName") => {
-            Some((422, "Invalid", "spec is immutable after creation".into()))
-        }
-        "persistentvolumeclaims" if changed("/spec/resources/requests/storage") => {
-            let class = live.pointer("/spec/storageClassName");
-            let grows = all.iter().any(|(key, object)| {
-                key.resource == "storageclasses"
-                    && Some(&json!(key.name)) == class
-                    && object["allowVolumeExpansion"] == json!(true)
-            });
-            (!grows).then(|| (403, "Forbidden", "the storageclass must support resize".into()))
-        }
-        _ => None,
+fn stored(result: Result<Value, Refusal>) -> Answer {
+    match result {
+        Ok(object) => ok(object),
+        Err((code, reason, message)) => error(code, reason, &message),
     }
 }
 

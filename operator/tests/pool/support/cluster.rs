@@ -136,15 +136,23 @@ impl Cluster {
     }
 }
 
-/// What the API server itself gives a Service.
-pub(crate) fn give_ports(service: &mut Value, seed: u64) {
+/// What the API server itself gives a Service. A port that comes without a node port keeps that of its name.
+pub(crate) fn give_ports(service: &mut Value, before: Option<&Value>) {
     if service["spec"].get("clusterIP").is_none() {
         service["spec"]["clusterIP"] = json!("10.96.0.10");
     }
     let opens = service["spec"]["type"] != "ClusterIP";
-    for (index, port) in service["spec"]["ports"].as_array_mut().into_iter().flatten().enumerate() {
+    let ports = |service: &Value| service["spec"]["ports"].as_array().cloned().unwrap_or_default();
+    let mut taken: Vec<Value> = ports(service).iter().filter_map(|port| port.get("nodePort").cloned()).collect();
+    let former = before.map(ports).unwrap_or_default();
+    for port in service["spec"]["ports"].as_array_mut().into_iter().flatten() {
         if opens && port.get("nodePort").is_none() {
-            port["nodePort"] = json!(30_000 + seed % 1_000 + index as u64);
+            let kept = former.iter().find(|it| it["name"] == port["name"]).and_then(|it| it.get("nodePort"));
+            let kept = kept.filter(|it| !taken.contains(it)).cloned();
+            let fresh = || (30_000..32_768).map(Value::from).find(|it| !taken.contains(it)).expect("a free port");
+            let given = kept.unwrap_or_else(fresh);
+            taken.push(given.clone());
+            port["nodePort"] = given;
         }
         if !opens && let Some(port) = port.as_object_mut() {
             port.remove("nodePort");

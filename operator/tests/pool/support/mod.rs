@@ -2,7 +2,8 @@
 
 pub(crate) mod api;
 pub(crate) mod cluster;
-pub(crate) mod merge;
+mod records;
+mod refusals;
 mod request;
 
 use std::collections::BTreeMap;
@@ -228,7 +229,7 @@ fn blank(value: &mut Value, field: &str) {
         Value::Array(items) => {
             items.iter_mut().for_each(|item| blank(item, ""));
             // the order of items that have keys is the server's
-            if items.first().is_some_and(|item| commpool_operator::diff::list_keys(field, item).is_some()) {
+            if items.first().is_some_and(|item| commpool_operator::diff::keyed_list(field, item).is_some()) {
                 items.sort_by_key(Value::to_string);
             }
         }

@@ -3,6 +3,7 @@
 //! Started when COMMPOOL_KUBE_BIN names a folder with `etcd` and `kube-apiserver`; required where CI=true. There is no
 //! kubelet and no controller manager: what they would do is written into the status of the objects.
 
+mod repairs;
 mod server;
 
 use std::path::PathBuf;
@@ -34,7 +35,9 @@ async fn the_operator_serves_pools_of_a_real_api_server() {
     samples(&admin).await;
     becomes_ready(&admin).await;
     rests(&admin, &operator).await;
-    repairs(&admin).await;
+    repairs::deletions_and_edits(&admin).await;
+    repairs::what_stands_in_the_way(&admin).await;
+    rests(&admin, &operator).await;
     changes_its_kind_of_service(&admin).await;
     pods_pass_restricted(&admin).await;
     grows_or_says_why_not(&admin).await;
@@ -317,48 +320,14 @@ async fn versions(admin: &Client) -> Vec<(String, Option<String>)> {
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
         let api: Api<DynamicObject> = Api::namespaced_with(admin.clone(), NAMESPACE, &resource);
         let list = api.list(&kube::api::ListParams::default()).await.unwrap();
+        let twice: Vec<_> =
+            list.iter().filter(|it| !repairs::is_recorded_once(it)).map(ResourceExt::name_any).collect();
+        assert!(twice.is_empty(), "{kind}: {twice:?}");
         versions.extend(
             list.into_iter().map(|object| (format!("{kind} {}", object.name_any()), object.resource_version())),
         );
     }
     versions
-}
-
-async fn repairs(admin: &Client) {
-    let services: Api<Service> = Api::namespaced(admin.clone(), NAMESPACE);
-    let sets: Api<StatefulSet> = Api::namespaced(admin.clone(), NAMESPACE);
-    let old = services.get("demo").await.unwrap();
-    services.delete("demo", &kube::api::DeleteParams::default()).await.unwrap();
-    let ten = Duration::from_secs(10);
-    until("the Service is back", ten, || async {
-        services.get_opt("demo").await.unwrap().filter(|new| new.uid() != old.uid())
-    })
-    .await;
-
-    let by_hand = json!({"spec": {"template": {"spec": {"containers": [{"name": "server", "image": "other"}]}}},
-        "metadata": {"labels": {"team": "chat"}}});
-    sets.patch("demo-front-end", &PatchParams::default(), &Patch::Strategic(&by_hand)).await.unwrap();
-    until("the image is back", ten, || async {
-        let set = serde_json::to_value(sets.get("demo-front-end").await.unwrap()).unwrap();
-        let image = &set["spec"]["template"]["spec"]["containers"][0]["image"];
-        (image == "localhost/commpool-server:0.1.0").then(|| assert_eq!(set["metadata"]["labels"]["team"], "chat"))
-    })
-    .await;
-
-    // what was asked for once and is taken back goes, also where the API server keeps the record of fields
-    let pools: Api<CommunicationsPool> = Api::namespaced(admin.clone(), NAMESPACE);
-    let annotated = |value: Value| json!({"spec": {"service": {"annotations": value}}});
-    let read = || async { services.get("demo").await.unwrap().annotations().get("example.com/a").cloned() };
-    pools
-        .patch("demo", &PatchParams::default(), &Patch::Merge(&annotated(json!({"example.com/a": "b"}))))
-        .await
-        .unwrap();
-    until("the annotation is there", ten, || async { read().await.filter(|value| value == "b").map(drop) }).await;
-    pools
-        .patch("demo", &PatchParams::default(), &Patch::Merge(&annotated(json!({"example.com/a": null}))))
-        .await
-        .unwrap();
-    until("the annotation is gone", ten, || async { read().await.is_none().then_some(()) }).await;
 }
 
 /// The API server lets a Service become any type and back, though ports and policies hang on it.
