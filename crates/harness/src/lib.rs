@@ -9,6 +9,7 @@ pub mod deploy;
 pub mod images;
 pub mod netns;
 pub mod packages;
+pub mod postgres;
 pub mod process;
 pub mod skip;
 pub mod wait;

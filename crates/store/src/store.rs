@@ -8,6 +8,7 @@ use crate::clock::Clock;
 use crate::error::StoreError;
 use crate::memory::{Memory, MemoryStore};
 use crate::ops::{Ask, Operation, Outcome};
+use crate::postgres::{PostgresOptions, PostgresStore};
 use crate::sqlite::{SqliteOptions, SqliteStore};
 use crate::stats::Stats;
 
@@ -21,6 +22,8 @@ pub enum Store {
     Memory(MemoryStore),
     /// SQLite in a folder (Standard Edition).
     Sqlite(SqliteStore),
+    /// PostgreSQL (Enterprise Edition).
+    Postgres(PostgresStore),
 }
 
 impl Store {
@@ -37,6 +40,23 @@ impl Store {
         SqliteStore::open(folder, options, clock).map(Self::Sqlite)
     }
 
+    /// The database that all front ends of a pool share. It need not be there: requests are answered with what is wrong,
+    /// and the attempts to connect go on.
+    ///
+    /// # Errors
+    /// As [`PostgresStore::open`].
+    pub fn open_postgres(options: PostgresOptions) -> Result<Self, StoreError> {
+        PostgresStore::open(options).map(Self::Postgres)
+    }
+
+    /// Version of the schema that this build needs.
+    pub fn schema(&self) -> u32 {
+        match self {
+            Self::Memory(_) | Self::Sqlite(_) => crate::SCHEMA,
+            Self::Postgres(_) => crate::postgres::schema(),
+        }
+    }
+
     /// Hands over one operation.
     pub fn submit(&self, operation: Operation, reply: Reply) {
         self.submit_many(vec![(operation, reply)]);
@@ -48,6 +68,7 @@ impl Store {
         match self {
             Self::Memory(store) => store.submit_many(batch),
             Self::Sqlite(store) => store.submit_many(batch),
+            Self::Postgres(store) => store.submit_many(batch),
         }
     }
 
@@ -75,6 +96,7 @@ impl Store {
         match self {
             Self::Memory(store) => store.meter().snapshot(),
             Self::Sqlite(store) => store.meter().snapshot(),
+            Self::Postgres(store) => store.meter().snapshot(),
         }
     }
 
@@ -84,6 +106,7 @@ impl Store {
         match self {
             Self::Memory(_) => {}
             Self::Sqlite(store) => store.close(),
+            Self::Postgres(store) => store.close(),
         }
     }
 }

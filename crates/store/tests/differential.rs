@@ -1,6 +1,7 @@
-//! Random histories: Memory and SQLite answer alike, and what they answer keeps to the invariants.
+//! Random histories: all backends answer alike, and what they answer keeps to the invariants.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -16,6 +17,13 @@ use commpool_store::ops::{
 use commpool_store::{Memory, SqliteOptions, Store};
 use proptest::prelude::*;
 use proptest::sample::select;
+
+#[path = "support/database.rs"]
+mod database;
+
+use database::Database;
+
+const START: u64 = 1_800_000_000_000_000;
 
 const NAMES: [&str; 3] = ["alice", "bob", "carol"];
 
@@ -95,7 +103,10 @@ fn contacts() -> impl Strategy<Value = Contacts> {
 }
 
 fn register() -> impl Strategy<Value = Operation> {
-    (user(), small(), small(), 1..=3_u8, flow(), contacts()).prop_map(|(user, origin, cseq, call, flow, contacts)| {
+    let unreachable = prop_oneof![3 => Just(Vec::new()), 1 => fe().prop_map(|fe| vec![fe])];
+    let order = (small(), small(), 1..=3_u8);
+    (user(), order, flow(), contacts(), unreachable).prop_map(|(user, order, flow, contacts, unreachable)| {
+        let (origin, cseq, call) = order;
         register::Request {
             user,
             origin: Origin([origin; 16]),
@@ -104,7 +115,7 @@ fn register() -> impl Strategy<Value = Operation> {
             flow,
             agent: "Client".to_owned(),
             contacts,
-            unreachable: Vec::new(),
+            unreachable,
         }
         .into()
     })
@@ -380,35 +391,57 @@ fn beginning() -> Vec<Operation> {
     vec![start(100).into(), start(101).into(), add("alice").into(), add("bob").into()]
 }
 
+/// Memory, and another backend that must answer like it.
 struct Pair {
     /// Where each front end has pulled up to.
     cursors: BTreeMap<Incarnation, pull::Cursor>,
     memory: Memory,
-    sqlite: Store,
-    clock: Arc<AtomicU64>,
-    _folder: tempfile::TempDir,
+    other: Store,
+    now: Micros,
+    /// Sets the clock of the other one.
+    tell: Box<dyn Fn(Micros)>,
+    /// Whether different kinds of writes go to different lanes of the other one, so that only what is of one kind has an
+    /// order.
+    lanes: bool,
     versions: BTreeMap<UserId, Version>,
 }
 
 impl Pair {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let clock = Arc::new(AtomicU64::new(1_800_000_000_000_000));
-        let tell = Arc::clone(&clock);
-        let told: commpool_store::Clock = Arc::new(move || Micros(tell.load(Ordering::SeqCst)));
-        let options = SqliteOptions { readers: 1, check: false, ..SqliteOptions::default() };
-        let sqlite = Store::open_sqlite(folder.path(), &options, told).unwrap();
-        Self {
-            cursors: BTreeMap::new(),
-            memory: Memory::new(),
-            sqlite,
-            clock,
-            _folder: folder,
-            versions: BTreeMap::new(),
-        }
+    fn new(other: Store, lanes: bool, tell: impl Fn(Micros) + 'static) -> Self {
+        let (cursors, versions) = (BTreeMap::new(), BTreeMap::new());
+        let mut pair = Self { cursors, memory: Memory::new(), other, now: Micros(0), tell: Box::new(tell), lanes, versions };
+        pair.set_clock(START);
+        pair
     }
 
-    fn run(&mut self, mut batch: Vec<Operation>) -> Result<(), TestCaseError> {
+    fn set_clock(&mut self, micros: u64) {
+        self.now = Micros(micros);
+        (self.tell)(self.now);
+    }
+
+    fn history(&mut self, steps: Vec<Step>) -> Result<(), TestCaseError> {
+        self.run(beginning())?;
+        for step in steps {
+            match step {
+                Step::Pass(seconds) => self.set_clock(self.now.0 + seconds * 1_000_000),
+                Step::Back(micros) => self.set_clock(self.now.0 - micros),
+                Step::Batch(batch) => {
+                    prop_assert!(batch.iter().all(|operation| operation.class() != Class::Read));
+                    self.run(batch)?;
+                }
+                Step::Read(operation) => self.run(vec![*operation])?,
+            }
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, batch: Vec<Operation>) -> Result<(), TestCaseError> {
+        let together = |a: &Operation, b: &Operation| !self.lanes || a.index() == b.index();
+        let parts: Vec<Vec<Operation>> = batch.chunk_by(together).map(<[_]>::to_vec).collect();
+        parts.into_iter().try_for_each(|part| self.hand_over(part))
+    }
+
+    fn hand_over(&mut self, mut batch: Vec<Operation>) -> Result<(), TestCaseError> {
         for operation in &mut batch {
             if let Operation::Pull(pull) = operation {
                 pull.cursor = self.cursors.get(&pull.fe).copied();
@@ -420,13 +453,13 @@ impl Pair {
             let reply: commpool_store::Reply = Box::new(move |outcome| answer.send((n, outcome)).unwrap());
             (operation.clone(), reply)
         });
-        self.sqlite.submit_many(jobs.collect());
+        self.other.submit_many(jobs.collect());
         drop(answer);
         let mut theirs: Vec<_> = answers.iter().collect();
         theirs.sort_by_key(|(n, _)| *n);
-        let ours = self.memory.execute(Micros(self.clock.load(Ordering::SeqCst)), &batch);
+        let ours = self.memory.execute(self.now, &batch);
         for ((operation, ours), (_, theirs)) in batch.iter().zip(ours).zip(theirs) {
-            prop_assert_eq!(&Ok(ours.clone()), &theirs, "{:?}", operation);
+            prop_assert_eq!(&Ok(with_schema(ours.clone(), &self.other)), &theirs, "{:?}", operation);
             self.check(operation, &ours)?;
         }
         Ok(())
@@ -475,21 +508,41 @@ fn counted(facts: &Facts) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// An outcome of Memory as the other backend tells it, whose schema has another number.
+fn with_schema(mut outcome: Outcome, other: &Store) -> Outcome {
+    if let Outcome::FrontEndStart(started) = &mut outcome {
+        started.schema = other.schema();
+    }
+    outcome
+}
+
 proptest! {
     #[test]
     fn memory_and_sqlite_answer_alike(steps in proptest::collection::vec(step(), 1..60)) {
-        let mut pair = Pair::new();
-        pair.run(beginning())?;
-        for step in steps {
-            match step {
-                Step::Pass(seconds) => drop(pair.clock.fetch_add(seconds * 1_000_000, Ordering::SeqCst)),
-                Step::Back(micros) => drop(pair.clock.fetch_sub(micros, Ordering::SeqCst)),
-                Step::Batch(batch) => {
-                    prop_assert!(batch.iter().all(|operation| operation.class() != Class::Read));
-                    pair.run(batch)?;
-                }
-                Step::Read(operation) => pair.run(vec![*operation])?,
-            }
-        }
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(AtomicU64::new(0));
+        let told = Arc::clone(&clock);
+        let told: commpool_store::Clock = Arc::new(move || Micros(told.load(Ordering::SeqCst)));
+        let options = SqliteOptions { readers: 1, check: false, ..SqliteOptions::default() };
+        let sqlite = Store::open_sqlite(folder.path(), &options, told).unwrap();
+        Pair::new(sqlite, false, move |now| clock.store(now.0, Ordering::SeqCst)).history(steps)?;
     }
+}
+
+#[test]
+fn memory_and_postgres_answer_alike() {
+    let Some(database) = Database::new().map(Rc::new) else { return };
+    let store = database.store();
+    let usual = ProptestConfig::default();
+    // One history takes as long as a dozen of SQLite's.
+    let config = ProptestConfig { cases: usual.cases.div_ceil(4), source_file: Some(file!()), ..usual };
+    let histories = proptest::collection::vec(step(), 1..60);
+    let run = |steps| {
+        database.reset();
+        let clock = Rc::clone(&database);
+        Pair::new(store.clone(), true, move |now| clock.set_clock(now)).history(steps)
+    };
+    let outcome = proptest::test_runner::TestRunner::new(config).run(&histories, run);
+    store.close();
+    outcome.unwrap();
 }

@@ -9,7 +9,7 @@ use crate::ops::accounts::{Account, Changed, ChangedSince, Find, Page, Put, PutR
 use crate::rows::AccountRow;
 
 /// Accounts told in one answer about changes.
-const CHANGES: usize = 1000;
+pub(crate) const CHANGES: usize = 1000;
 
 /// Accounts.
 pub(crate) trait Accounts: Backend {

@@ -10,17 +10,13 @@ use crate::ops::pull::{Cursor, OVERLAP, Pull, Pulled};
 
 pub(crate) fn pull<T: Tables>(tables: &mut T, now: Micros, request: Pull) -> Result<Pulled, T::Error> {
     let Some(cursor) = request.cursor else {
-        return Ok(Pulled { cursor: Cursor::next(now), changes: Vec::new(), more: false });
+        return Ok(Pulled { cursor: request.next(now, None), changes: Vec::new(), more: false });
     };
     let limit = request.limit as usize;
     let mut heads = tables.heads_watched(request.fe, Version(cursor.after), limit + 1)?;
     let more = heads.len() > limit;
     heads.truncate(limit);
-    let began = cursor.began.unwrap_or(now);
-    let cursor = match heads.last() {
-        Some((_, last)) if more => Cursor { after: last.0, began: Some(began) },
-        _ => Cursor::next(began),
-    };
+    let cursor = request.next(now, heads.last().map(|(_, last)| *last).filter(|_| more));
     let mut changes = Vec::with_capacity(heads.len());
     for (user, version) in heads {
         let state = read(tables, now, user)?;
@@ -29,9 +25,13 @@ pub(crate) fn pull<T: Tables>(tables: &mut T, now: Micros, request: Pull) -> Res
     Ok(Pulled { cursor, changes, more })
 }
 
-impl Cursor {
-    /// Where the next round begins when this one began at a moment.
-    pub(crate) const fn next(began: Micros) -> Self {
-        Self { after: began.0.saturating_sub(OVERLAP * 1_000_000), began: None }
+impl Pull {
+    /// Where the next pull begins; `last`: the last version of a page that more come after.
+    pub(crate) fn next(&self, now: Micros, last: Option<Version>) -> Cursor {
+        let began = self.cursor.and_then(|cursor| cursor.began).unwrap_or(now);
+        match last {
+            Some(last) => Cursor { after: last.0, began: Some(began) },
+            None => Cursor { after: began.0.saturating_sub(OVERLAP * 1_000_000), began: None },
+        }
     }
 }

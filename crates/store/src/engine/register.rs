@@ -4,7 +4,7 @@ mod plan;
 
 use commpool_model::ids::{EndpointId, Micros, UserId, UserRef};
 
-pub(crate) use self::plan::ENDPOINTS;
+pub(crate) use self::plan::{ENDPOINTS, distinct};
 use self::plan::{Plan, Refusal};
 use super::accounts::is_on;
 use super::presence::{self, Shown};

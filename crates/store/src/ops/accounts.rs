@@ -36,6 +36,15 @@ pub enum Put {
     },
 }
 
+impl Put {
+    /// Canonical address of the account.
+    pub fn address(&self) -> &str {
+        match self {
+            Self::Add { address, .. } | Self::Change { address, .. } => address,
+        }
+    }
+}
+
 /// The answer to [`Put`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PutReply {

@@ -20,9 +20,6 @@ pub(super) fn user(row: &PgRow, column: usize) -> sqlx::Result<UserRef> {
 }
 
 pub(super) async fn put(to: &mut PgConnection, requests: &[&Put]) -> sqlx::Result<Vec<PutReply>> {
-    let address = |put: &Put| match put {
-        Put::Add { address, .. } | Put::Change { address, .. } => address.clone(),
-    };
     let new_state = |put: &Put| match put {
         Put::Add { .. } => None,
         Put::Change { state, .. } => state.map(|state| state as i16),
@@ -32,7 +29,7 @@ pub(super) async fn put(to: &mut PgConnection, requests: &[&Put]) -> sqlx::Resul
         Put::Change { display_name, .. } => display_name.clone(),
     };
     let rows = sqlx::query("select idx, status, user_id from commpool_api_1.account_put($1, $2, $3, $4, $5)")
-        .bind(column(requests, address))
+        .bind(column(requests, |put| put.address()))
         .bind(column(requests, |put| matches!(put, Put::Add { .. })))
         .bind(column(requests, new_state))
         .bind(column(requests, name))

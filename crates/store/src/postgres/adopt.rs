@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use commpool_model::ids::{Incarnation, Key128, Micros, UserId};
+use commpool_model::ids::{Incarnation, Key128, Micros};
 use sqlx::types::Uuid;
 use sqlx::PgConnection;
 
@@ -29,7 +29,7 @@ pub(super) async fn adopt(to: &mut PgConnection, request: &Adopt) -> sqlx::Resul
         return Ok(Adopted::Gone);
     }
     let mut more = false;
-    let (mut found, mut addresses) = (BTreeMap::new(), BTreeMap::<String, UserId>::new());
+    let (mut found, mut addresses) = (BTreeMap::new(), BTreeMap::<String, usize>::new());
     let mut people = People::default();
     let seen = Seen::read(&rows, |of, fact, _| {
         match of {
@@ -38,17 +38,15 @@ pub(super) async fn adopt(to: &mut PgConnection, request: &Adopt) -> sqlx::Resul
                 found.insert(fact.key()?, Found::read(fact)?);
             }
             Kind::Address => {
-                addresses.insert(fact.get(Column::Contact)?, fact.user()?);
+                let place = usize::try_from(fact.number(Column::Number)?).unwrap_or(usize::MAX);
+                addresses.insert(fact.get(Column::Contact)?, place);
             }
             of => people.note(of, fact)?,
         }
         Ok(())
     })?;
     let dialogs = found.into_iter().map(|(id, dialog)| dialog.adopted(id, request.fe, seen.now)).collect();
-    let watched = addresses.into_iter().filter_map(|(address, user)| {
-        let presentity = people.of(user, &seen)?;
-        Some((address, presentity))
-    });
+    let watched = addresses.into_iter().filter_map(|(address, place)| Some((address, people.get(0, place, &seen)?)));
     Ok(Adopted::Done { dialogs, watched: watched.collect(), more })
 }
 

@@ -24,7 +24,7 @@ pub(super) const FILES: &[(&str, &str)] = &[
 pub(super) const MIGRATIONS: &[(&str, &str)] = &[("0001_pool", include_str!("migrations/0001_pool.sql"))];
 
 /// Version of the schema that this build's functions are written for.
-pub(super) fn schema() -> u32 {
+pub(crate) fn schema() -> u32 {
     u32::try_from(MIGRATIONS.len()).unwrap_or(u32::MAX)
 }
 

@@ -93,10 +93,7 @@ impl Lane {
     /// Everything that waits, as soon as something does; `None`: closed and empty.
     pub(super) async fn clear(&self) -> Option<Vec<Job>> {
         loop {
-            let mut queue = self.lock();
-            let jobs: Vec<Job> = queue.jobs.drain(..).collect();
-            let closed = queue.closed;
-            drop(queue);
+            let (jobs, closed) = self.drain();
             match (jobs.is_empty(), closed) {
                 (false, _) => return Some(jobs),
                 (true, true) => {
@@ -106,6 +103,11 @@ impl Lane {
                 (true, false) => self.wake.notified().await,
             }
         }
+    }
+
+    fn drain(&self) -> (Vec<Job>, bool) {
+        let mut queue = self.lock();
+        (queue.jobs.drain(..).collect(), queue.closed)
     }
 
     /// Takes no more; what is queued is still carried out.

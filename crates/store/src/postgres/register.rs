@@ -57,7 +57,7 @@ pub(super) async fn register(to: &mut PgConnection, requests: &[&Request]) -> sq
     .bind(unreachable.iter().map(|(_, fe)| *fe).collect::<Vec<_>>())
     .fetch_all(to)
     .await?;
-    Answer::read(&rows, &contacts)?.replies(requests)
+    Answer::read(&rows)?.replies(requests)
 }
 
 /// The Contacts of a request that count, under its number.
@@ -98,14 +98,14 @@ struct Answer {
 }
 
 impl Answer {
-    fn read(rows: &[PgRow], contacts: &[(i32, UserId, &Binding)]) -> sqlx::Result<Self> {
+    fn read(rows: &[PgRow]) -> sqlx::Result<Self> {
         let (mut heads, mut bindings) = (Vec::new(), BTreeMap::<_, Vec<Endpoint>>::new());
         let mut fates = BTreeMap::<_, Vec<(i64, Fate)>>::new();
         let seen = Seen::read(rows, |kind, fact, now| {
             match kind {
                 Kind::Head => heads.push(head(fact)?),
                 Kind::Endpoint => bindings.entry(fact.user()?).or_default().push(fact.endpoint(now)?),
-                Kind::Touched => fates.entry(fact.request()?).or_default().push(fate(fact, contacts)?),
+                Kind::Touched => fates.entry(fact.request()?).or_default().push(fate(fact)?),
                 _ => {}
             }
             Ok(())
@@ -171,19 +171,17 @@ fn head(fact: &Fact<'_>) -> sqlx::Result<Head> {
 }
 
 /// A fate with its place: among all Contacts, or among the rows removed.
-fn fate(fact: &Fact<'_>, contacts: &[(i32, UserId, &Binding)]) -> sqlx::Result<(i64, Fate)> {
-    let place: i64 = fact.get(Column::At)?;
-    let named: bool = fact.get::<Option<i16>>(Column::Q)?.is_some();
-    let contact = usize::try_from(place - 1).ok().and_then(|n| contacts.get(n)).filter(|_| named);
+fn fate(fact: &Fact<'_>) -> sqlx::Result<(i64, Fate)> {
+    let key: Option<sqlx::types::Uuid> = fact.get(Column::Key)?;
     let flow = fact.fe()?.is_some().then(|| fact.flow()).transpose()?;
     let fate = Fate {
-        key: contact.map(|(_, _, binding)| binding.key),
+        key: key.map(|key| Key128(key.into_bytes())),
         act: fact.status()?,
         living: fact.flag()?,
         endpoint: fact.endpoint_id()?,
         flow,
     };
-    Ok((place, fate))
+    Ok((fact.get(Column::At)?, fate))
 }
 
 impl Fate {

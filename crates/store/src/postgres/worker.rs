@@ -99,7 +99,9 @@ impl Worker {
     async fn work(&mut self, jobs: Vec<Job>) {
         let mut parts = VecDeque::from([jobs]);
         while let Some(jobs) = parts.pop_front() {
-            match self.attempts(&jobs).await {
+            let operations: Vec<&Operation> = jobs.iter().map(|job| &job.operation).collect();
+            let begun = jobs.iter().map(|job| job.submitted).min().unwrap_or_else(Instant::now);
+            match self.attempts(&operations, begun).await {
                 Ok(outcomes) => {
                     for (job, outcome) in jobs.into_iter().zip(outcomes) {
                         job.answer(&self.meter, Ok(outcome));
@@ -116,9 +118,7 @@ impl Worker {
     }
 
     /// One call, repeated once where that is harmless and may help.
-    async fn attempts(&mut self, jobs: &[Job]) -> Result<Vec<Outcome>, Failure> {
-        let operations: Vec<&Operation> = jobs.iter().map(|job| &job.operation).collect();
-        let begun = jobs.iter().map(|job| job.submitted).min().unwrap_or_else(Instant::now);
+    async fn attempts(&mut self, operations: &[&Operation], begun: Instant) -> Result<Vec<Outcome>, Failure> {
         self.meter.batch(operations.iter().map(|operation| operation.index()));
         let mut repeat = true;
         loop {
@@ -127,7 +127,7 @@ impl Worker {
                 self.connection = Some(connected);
             }
             let patience = PATIENCE.saturating_sub(begun.elapsed());
-            let error = match self.call(&operations, patience).await? {
+            let error = match self.call(operations, patience).await? {
                 Ended::Done(Ok(outcomes)) if outcomes.len() == operations.len() => {
                     self.count();
                     return Ok(outcomes);

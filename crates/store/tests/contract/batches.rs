@@ -9,7 +9,7 @@ use commpool_store::ops::register::{Change, Contacts, Reply};
 use commpool_store::ops::{
     Class, HealthRequest, Operation, Outcome, accounts, assert, endpoints, front_ends, pull, route,
 };
-use commpool_store::{SCHEMA, StoreError};
+use commpool_store::StoreError;
 
 use crate::bench::{Bench, Registration, binding, contract, flow, publication};
 use crate::credentials::password;
@@ -104,7 +104,7 @@ fn what_breaks_a_bound_is_refused_before_it_is_queued(b: &Bench) {
 
 fn health_tells_that_writes_are_taken(b: &Bench) {
     let health = b.ask(HealthRequest);
-    assert_eq!((health.writable, health.schema), (true, SCHEMA));
+    assert_eq!((health.writable, health.schema), (true, b.store.schema()));
 }
 
 fn every_call_is_counted(b: &Bench) {

@@ -1,4 +1,4 @@
-//! A store of either backend with a clock that the test sets, and short ways to say what it should do.
+//! A store of any backend with a clock that the test sets, and short ways to say what it should do.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +14,9 @@ use commpool_store::ops::{Ask, Endpoint, FlowRef, Operation, Outcome, PresenceCh
 use commpool_store::{DATABASE_FILE, SqliteOptions, Store, StoreError};
 use tempfile::TempDir;
 
-/// Makes tests of functions: each runs on both backends.
+use crate::database::Database;
+
+/// Makes tests of functions: each runs on all backends.
 macro_rules! contract {
     ($($name:ident)*) => { $(
         mod $name {
@@ -27,6 +29,13 @@ macro_rules! contract {
             fn sqlite() {
                 super::$name(&$crate::bench::Bench::sqlite());
             }
+
+            #[test]
+            fn postgres() {
+                if let Some(bench) = $crate::bench::Bench::postgres() {
+                    super::$name(&bench);
+                }
+            }
         }
     )* };
 }
@@ -38,7 +47,14 @@ const START: u64 = 1_800_000_000_000_000;
 pub(crate) struct Bench {
     pub(crate) store: Store,
     clock: Arc<AtomicU64>,
-    folder: Option<TempDir>,
+    place: Place,
+}
+
+/// Where its rows are.
+enum Place {
+    Memory,
+    Folder(TempDir),
+    Database(Database),
 }
 
 impl Bench {
@@ -46,7 +62,7 @@ impl Bench {
         let clock = Arc::new(AtomicU64::new(START));
         let tell = Arc::clone(&clock);
         let store = Store::memory(Arc::new(move || Micros(tell.load(Ordering::SeqCst))));
-        Self { store, clock, folder: None }
+        Self { store, clock, place: Place::Memory }
     }
 
     pub(crate) fn sqlite() -> Self {
@@ -55,17 +71,32 @@ impl Bench {
         let tell = Arc::clone(&clock);
         let told = Arc::new(move || Micros(tell.load(Ordering::SeqCst)));
         let store = Store::open_sqlite(folder.path(), &SqliteOptions::default(), told).unwrap();
-        Self { store, clock, folder: Some(folder) }
+        Self { store, clock, place: Place::Folder(folder) }
+    }
+
+    /// `None`: there is no PostgreSQL here.
+    pub(crate) fn postgres() -> Option<Self> {
+        let database = Database::new()?;
+        database.set_clock(Micros(START));
+        let store = database.store();
+        Some(Self { store, clock: Arc::new(AtomicU64::new(START)), place: Place::Database(database) })
     }
 
     /// Lets time go by.
     pub(crate) fn pass(&self, seconds: u64) {
-        self.clock.fetch_add(seconds * 1_000_000, Ordering::SeqCst);
+        self.set_clock(self.now().0 + seconds * 1_000_000);
     }
 
     /// Sets the clock back.
     pub(crate) fn back(&self, seconds: u64) {
-        self.clock.fetch_sub(seconds * 1_000_000, Ordering::SeqCst);
+        self.set_clock(self.now().0 - seconds * 1_000_000);
+    }
+
+    fn set_clock(&self, micros: u64) {
+        self.clock.store(micros, Ordering::SeqCst);
+        if let Place::Database(database) = &self.place {
+            database.set_clock(Micros(micros));
+        }
     }
 
     pub(crate) fn now(&self) -> Micros {
@@ -98,9 +129,10 @@ impl Bench {
 
     /// A front end that starts; in Standard Edition it is alone.
     pub(crate) fn start(&self, alone: bool) -> Incarnation {
+        self.set_clock(self.now().0 + 1);
         let started = self.ask(front_ends::Start {
             pod: "pod-0".to_owned(),
-            start_id: u128::from(self.clock.fetch_add(1, Ordering::SeqCst)).to_be_bytes(),
+            start_id: u128::from(self.now().0).to_be_bytes(),
             address: String::new(),
             build: "0.1.0".to_owned(),
             alone,
@@ -124,9 +156,9 @@ impl Bench {
 
     /// Writes access control entries: no operation does so yet.
     pub(crate) fn set_aces(&self, user: UserRef, aces: Vec<Ace>) {
-        match (&self.store, &self.folder) {
+        match (&self.store, &self.place) {
             (Store::Memory(store), _) => store.with(|memory| memory.set_aces(user.id, aces)),
-            (_, Some(folder)) => {
+            (_, Place::Folder(folder)) => {
                 let database = rusqlite::Connection::open(folder.path().join(DATABASE_FILE)).unwrap();
                 database.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
                 for ace in aces {
@@ -134,7 +166,15 @@ impl Bench {
                     database.execute("insert into ace values (?1, ?2, ?3, ?4)", row).unwrap();
                 }
             }
-            (_, None) => panic!("a store without a folder"),
+            (_, Place::Database(database)) => {
+                for Ace { mask, presence, communication } in aces {
+                    let (id, presence, communication) = (user.id.0, presence as u8, communication as u8);
+                    database.run(&format!(
+                        "insert into commpool.ace values ({id}, '{mask}', {presence}, {communication})"
+                    ));
+                }
+            }
+            (_, Place::Memory) => panic!("another store in memory"),
         }
     }
 
@@ -158,6 +198,13 @@ impl Bench {
     pub(crate) fn endpoints(&self, name: &str) -> Vec<Endpoint> {
         let target = format!("{name}@example.com");
         self.ask(route::Request { target, sender: "bob@example.com".to_owned() }).found.unwrap().endpoints
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        // Before its database goes.
+        self.store.close();
     }
 }
 

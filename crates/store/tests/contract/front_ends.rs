@@ -26,7 +26,7 @@ fn each_start_is_a_new_incarnation_and_a_repeat_is_not(b: &Bench) {
         alone,
     };
     let first = b.ask(start(1, true));
-    assert_eq!((first.schema, first.epoch), (commpool_store::SCHEMA, 1));
+    assert_eq!((first.schema, first.epoch), (b.store.schema(), 1));
     assert_ne!(first.fe, Incarnation(0));
     assert_eq!(b.ask(start(1, true)), first);
     let second = b.ask(start(2, false));

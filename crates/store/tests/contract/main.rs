@@ -6,6 +6,8 @@ mod assert;
 mod batches;
 mod bench;
 mod credentials;
+#[path = "../support/database.rs"]
+mod database;
 mod endpoints;
 mod front_ends;
 mod presence;

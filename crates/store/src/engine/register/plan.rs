@@ -161,10 +161,8 @@ impl<'a> Planner<'a> {
     /// neither has a `reg-id`. A Contact matches the row with its key; else of those it claims the one lost last. Of
     /// several Contacts with one key the last counts.
     fn claims(&self, bindings: &'a [Binding]) -> Vec<Claim<'a>> {
-        let last = |n: usize, key: Key128| bindings.iter().skip(n + 1).all(|later| later.key != key);
-        let distinct = bindings.iter().enumerate().filter(|(n, binding)| last(*n, binding.key));
-        let mut claims: Vec<Claim<'a>> =
-            distinct.map(|(_, binding)| Claim { binding, matched: None, twins: Vec::new() }).collect();
+        let claim = |binding| Claim { binding, matched: None, twins: Vec::new() };
+        let mut claims: Vec<Claim<'a>> = distinct(bindings).map(claim).collect();
         for row in self.before {
             if let Some(claim) = claims.iter_mut().find(|claim| claim.binding.key == row.key) {
                 claim.matched = Some(row);
@@ -257,6 +255,12 @@ impl<'a> Planner<'a> {
             self.plan.remove(id);
         }
     }
+}
+
+/// Of several Contacts with one key the last.
+pub(crate) fn distinct(bindings: &[Binding]) -> impl Iterator<Item = &Binding> {
+    let last = |n: usize, key: Key128| bindings.iter().skip(n + 1).all(|later| later.key != key);
+    bindings.iter().enumerate().filter(move |(n, binding)| last(*n, binding.key)).map(|(_, binding)| binding)
 }
 
 impl Claim<'_> {

@@ -2,7 +2,7 @@
 
 -- No row: the front end is dead. Else a head (flag: more are there), the dialogs (10; number: NOTIFY CSeq; version: CSeq of
 -- the SUBSCRIBE; fe: the owner before; source: kind; activities: whom they watch), addresses (9) of everybody watched,
--- what is known of them (7), their entries and their facts.
+-- what is known of them (7, under the number of their address), their entries and their facts.
 create or replace function commpool_api_1.adopt(
     p_fe int4, p_user int8, p_endpoint int8, p_first_cseq int8, p_after uuid, p_limit int4,
     p_held_user int8[], p_held_version int8[]
@@ -21,7 +21,7 @@ declare
     v_new int8[];
     v_lock record;
     v_of int4[];
-    v_zero int8[];
+    v_pos int8[];
     v_wanted int8[];
 begin
     perform commpool_api_1.enter(array[p_fe]);
@@ -52,9 +52,10 @@ begin
           where s.user_id = p_user and s.endpoint_id = p_endpoint and s.expires_at > v_now
             and (p_after is null or s.sub_id > p_after)
           order by s.sub_id limit p_limit + 1) s;
-    select array_agg(w.address), array_agg(w.user_id), array_agg(w.state), array_agg(1), array_agg(0::int8)
-    into v_address, v_user, v_state, v_of, v_zero
-    from (select distinct a.address::text as address, a.user_id, c.state
+    select array_agg(w.address), array_agg(w.user_id), array_agg(w.state), array_agg(1), array_agg(w.pos)
+    into v_address, v_user, v_state, v_of, v_pos
+    from (select distinct on (a.address) a.address::text as address, a.user_id, c.state,
+                 dense_rank() over (order by a.address) as pos
           from commpool.subscription s
           cross join lateral unnest(string_to_array(s.presentities, E'\n')) p(address)
           join commpool.address a on a.address = p.address join commpool.account c on c.user_id = a.user_id
@@ -88,14 +89,14 @@ begin
            o.presentities::text, null::text, null::bytea
     from owned o left join moved m using (sub_id);
     return query
-    select 0, 9::int2, null::int2, null::boolean, null::int8, w.user_id, n.user_id, n.id, n.key, n.fe, n.serial,
+    select 0, 9::int2, null::int2, null::boolean, null::int8, w.pos, n.user_id, n.id, n.key, n.fe, n.serial,
            n.transport, n.q, n.lost_at, n.expires_at, n.at, n.since, n.reg_id, n.remote, w.address,
            n.contact_value, n.path, n.instance, n.agent, n.call_id, n.source, n.availability, n.activities, n.note,
            n.document
-    from unnest(v_address, v_user) w(address, user_id) cross join commpool_api_1.nothing n;
+    from unnest(v_address, v_pos) w(address, pos) cross join commpool_api_1.nothing n;
     return query
     select * from commpool_api_1.watched(
-        v_of, v_zero, v_user, v_state, array[0]::int2[],
+        v_of, v_pos, v_user, v_state, array[0]::int2[],
         array_fill(1, array[cardinality(p_held_user)]), p_held_user, p_held_version);
     select array_agg(w.user_id) into v_wanted
     from unnest(v_user) w(user_id) left join commpool.presence h using (user_id)

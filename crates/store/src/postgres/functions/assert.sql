@@ -48,7 +48,8 @@ begin
         order by e.user_id, e.endpoint_id for update
     ), seen as materialized (
         select t.user_id, t.endpoint_id, t.binding_key, commpool_api_1.visible(
-            commpool_api_1.lost_since(t.lost_at, t.fe, v_live, v_dead, v_dead_at), t.expires_at, t.reg_id, v_now) as seen
+            commpool_api_1.lost_since(t.lost_at, t.fe, v_live, v_dead, v_dead_at), t.expires_at, t.reg_id, t.transport,
+            v_now) as seen
         from there t
     ), judged as (
         select h.n, h.user_id, a.state is distinct from 1 as off, h.expires <= 0 as over,
@@ -64,7 +65,7 @@ begin
             h(user_id, id, key, serial, lost, expires, refreshed, origin, call_id, cseq, n)
         left join commpool.account a using (user_id)
         left join there t on t.user_id = h.user_id and (t.endpoint_id = h.id or t.binding_key = h.key)
-        group by h.n, h.user_id, a.state, h.expires
+        group by h.n, h.user_id, h.id, h.key, a.state, h.expires
     )
     select array_agg(case when j.off then 2 when j.same then 1 when j.over or j.newer or j.others + j.before >= 10 then 2
                           else 0 end::int2 order by j.n)
@@ -122,8 +123,8 @@ begin
     insert into commpool.endpoint as e (
         user_id, endpoint_id, binding_key, fe, serial, transport, q, lost_at, expires_at, registered_at, refreshed_at, cseq,
         reg_id, origin, call_id, remote, contact, contact_value, path, instance, agent)
-    select h.user_id, h.id, h.key, p_fe, h.serial, h.transport, h.q, greatest(v_now - h.lost * 1000, 0),
-           v_now + h.expires * 1000, greatest(v_now - h.age * 1000, 0), greatest(v_now - h.refreshed * 1000, 0), h.cseq,
+    select h.user_id, h.id, h.key, p_fe, h.serial, h.transport, h.q,
+           case when h.lost is not null then greatest(v_now - h.lost * 1000, 0) end, v_now + h.expires * 1000, greatest(v_now - h.age * 1000, 0), greatest(v_now - h.refreshed * 1000, 0), h.cseq,
            h.reg_id, h.origin, h.call_id, h.remote, h.contact, h.value, h.path, h.instance, h.agent
     from unnest(p_e_user, p_e_id, p_e_key, p_e_serial, p_e_transport, p_e_remote, p_e_lost, p_e_left, p_e_age,
                 p_e_refreshed, p_e_origin, p_e_call_id, p_e_cseq, p_e_q, p_e_contact, p_e_value, p_e_path, p_e_instance,

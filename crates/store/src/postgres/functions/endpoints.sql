@@ -57,13 +57,15 @@ begin
     -- Two searches, each by its index; what somebody else has in hand is left to the next sweep.
     with marked as materialized (
         select e.user_id, e.endpoint_id, e.lost_at from commpool.endpoint e
-        where e.lost_at <= v_now - 15000000 and commpool_api_1.faded(
-            commpool_api_1.lost_since(e.lost_at, e.fe, v_live, v_dead, v_dead_at), e.reg_id, v_now)
+        where e.lost_at is not null and commpool_api_1.faded(
+            commpool_api_1.lost_since(e.lost_at, e.fe, v_live, v_dead, v_dead_at), e.expires_at, e.reg_id, e.transport,
+            v_now)
         order by e.lost_at, e.user_id, e.endpoint_id limit p_limit + 1 for update skip locked
     ), held as materialized (
         select e.user_id, e.endpoint_id, e.fe from commpool.endpoint e
         where e.fe = any (v_dead) and e.lost_at is null and commpool_api_1.faded(
-            commpool_api_1.lost_since(e.lost_at, e.fe, v_live, v_dead, v_dead_at), e.reg_id, v_now)
+            commpool_api_1.lost_since(e.lost_at, e.fe, v_live, v_dead, v_dead_at), e.expires_at, e.reg_id, e.transport,
+            v_now)
         order by e.fe, e.user_id, e.endpoint_id limit p_limit + 1 for update skip locked
     ), due as (
         select d.*, row_number() over (order by d.way, d.rank, d.user_id, d.endpoint_id) as place
@@ -172,7 +174,8 @@ begin
         select e.user_id, e.endpoint_id from commpool.endpoint e
         where (e.user_id, e.endpoint_id) > (p_after_user, p_after_id) and (v_only is null or e.user_id = v_only)
           and commpool_api_1.visible(
-              commpool_api_1.lost_since(e.lost_at, e.fe, v_live, v_dead, v_dead_at), e.expires_at, e.reg_id, v_now)
+              commpool_api_1.lost_since(e.lost_at, e.fe, v_live, v_dead, v_dead_at), e.expires_at, e.reg_id, e.transport,
+              v_now)
         order by e.user_id, e.endpoint_id limit p_limit
     ) e;
     return query select * from commpool_api_1.told_at(v_now);
@@ -181,7 +184,7 @@ begin
            commpool_api_1.lost_since(f.lost_at, f.fe, v_live, v_dead, v_dead_at), f.*
     from unnest(v_user, v_id) u(user_id, id) join commpool_api_1.endpoint_fact f using (user_id, id);
     return query
-    select 1, 9::int2, null::int2, null::boolean, null::int8, a.user_id, n.user_id, n.id, n.key, n.fe, n.serial,
+    select 1, 9::int2, null::int2, null::boolean, null::int8, null::int8, a.user_id, n.id, n.key, n.fe, n.serial,
            n.transport, n.q, n.lost_at, n.expires_at, n.at, n.since, n.reg_id, n.remote, a.address::text,
            n.contact_value, n.path, n.instance, n.agent, n.call_id, n.source, n.availability, n.activities, n.note,
            n.document

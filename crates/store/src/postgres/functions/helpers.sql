@@ -13,16 +13,22 @@ returns int8
 language sql immutable
 return least(lost_at, case when fe = any (live) then null else coalesce(dead_at[array_position(dead, fe)], 0) end);
 
--- Whether the grace after a loss is over: 15 s, 35 s for a client that uses outbound (RFC 5626).
-create or replace function commpool_api_1.faded(lost int8, reg_id int8, now int8) returns boolean
+-- Whether the grace after a loss is over: 15 s, 35 s for a client that uses outbound (RFC 5626). A client over UDP (1)
+-- does not learn that its front end is gone: it is expected back until its binding expires.
+create or replace function commpool_api_1.faded(
+    lost int8, expires_at int8, reg_id int8, transport int2, now int8
+) returns boolean
 language sql immutable
-return coalesce(lost + case when reg_id is null then 15000000 else 35000000 end <= now, false);
+return lost is not null and case when transport = 1 then expires_at <= now
+                                 else lost + case when reg_id is null then 15000000 else 35000000 end <= now end;
 
 -- Whether anybody may still see an endpoint.
-create or replace function commpool_api_1.visible(lost int8, expires_at int8, reg_id int8, now int8) returns boolean
+create or replace function commpool_api_1.visible(
+    lost int8, expires_at int8, reg_id int8, transport int2, now int8
+) returns boolean
 language sql immutable
 return expires_at > now
-    and coalesce(lost + case when reg_id is null then 15000000 else 35000000 end > now, true);
+    and (lost is null or transport = 1 or lost + case when reg_id is null then 15000000 else 35000000 end > now);
 
 -- Which incarnations are alive, and since when the others are not.
 create or replace function commpool_api_1.lives(out live int4[], out dead int4[], out dead_at int8[])
@@ -106,7 +112,7 @@ begin atomic
            commpool_api_1.lost_since(f.lost_at, f.fe, p_live, p_dead, p_dead_at), f.*
     from unnest(p_user) u(user_id) join commpool_api_1.endpoint_fact f using (user_id)
     where commpool_api_1.visible(
-        commpool_api_1.lost_since(f.lost_at, f.fe, p_live, p_dead, p_dead_at), f.expires_at, f.reg_id, p_now);
+        commpool_api_1.lost_since(f.lost_at, f.fe, p_live, p_dead, p_dead_at), f.expires_at, f.reg_id, f.transport, p_now);
 end;
 
 -- The same endpoints as presence needs them: ids and since when.
@@ -122,7 +128,7 @@ begin atomic
     from unnest(p_user) u(user_id) join commpool.endpoint e using (user_id)
     cross join commpool_api_1.nothing n
     where commpool_api_1.visible(
-        commpool_api_1.lost_since(e.lost_at, e.fe, p_live, p_dead, p_dead_at), e.expires_at, e.reg_id, p_now);
+        commpool_api_1.lost_since(e.lost_at, e.fe, p_live, p_dead, p_dead_at), e.expires_at, e.reg_id, e.transport, p_now);
 end;
 
 -- Publications of different users whose time is not over.
@@ -156,7 +162,7 @@ language sql stable
 begin atomic
     with device as (
         select e.user_id, e.endpoint_id, commpool_api_1.visible(
-            commpool_api_1.lost_since(e.lost_at, e.fe, p_live, p_dead, p_dead_at), e.expires_at, e.reg_id, p_now) as seen
+            commpool_api_1.lost_since(e.lost_at, e.fe, p_live, p_dead, p_dead_at), e.expires_at, e.reg_id, e.transport, p_now) as seen
         from commpool.endpoint e where e.user_id = any (p_user)
     ), published as (
         select p.user_id, p.endpoint_id, p.pub_id, p.source, p.availability, p.since, p.updated, p.activities, p.note,

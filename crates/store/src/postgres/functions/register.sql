@@ -1,14 +1,15 @@
 -- REGISTER and removal of bindings. The rules are those of the plan in Rust, said of many requests at once.
 
 -- p_what: 0 asks, 1 removes all, 2 names Contacts; those are p_req … p_expires, each with the number of its request, its
--- endpoint id before salting and different keys inside a request.
+-- endpoint id before salting and different keys inside a request. p_unreachable: front ends whose flows count as dead for
+-- a request.
 -- Answers heads (status: 0 done, 1 stale, 2 too many, 3 no account, 4 gone; flag: replay; version: the new one, if
 -- presence changed; number: dialogs to adopt), what became of the Contacts (6), and the user's things.
 create or replace function commpool_api_1.register(
     p_user int8[], p_origin uuid[], p_call_id text[], p_cseq int8[], p_fe int4[], p_serial int4[], p_transport int2[],
     p_remote text[], p_agent text[], p_what int2[],
     p_req int4[], p_key uuid[], p_id int8[], p_contact text[], p_value text[], p_q int2[], p_path text[],
-    p_instance text[], p_reg_id int8[], p_expires int8[]
+    p_instance text[], p_reg_id int8[], p_expires int8[], p_unreachable_of int4[], p_unreachable int4[]
 ) returns setof commpool_api_1.fact
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -53,7 +54,7 @@ begin
     ), there as materialized (
         select e.user_id, e.endpoint_id, e.binding_key, e.fe, e.serial, e.transport, e.remote, e.call_id, e.cseq, e.origin,
                e.registered_at, e.instance, e.reg_id, e.lost, e.expires_at <= v_now as expired,
-               commpool_api_1.visible(e.lost, e.expires_at, e.reg_id, v_now) as visible
+               commpool_api_1.visible(e.lost, e.expires_at, e.reg_id, e.transport, v_now) as visible
         from (select e.*, commpool_api_1.lost_since(e.lost_at, e.fe, v_live, v_dead, v_dead_at) as lost
               from commpool.endpoint e where e.user_id = any (p_user)) e
     ), crowd as materialized (
@@ -72,12 +73,13 @@ begin
         select distinct on (t.user_id, t.endpoint_id) c.idx, c.pos, t.endpoint_id, c.key = t.binding_key as by_key
         from there t join contact c on c.user_id = t.user_id
             and (c.key = t.binding_key or c.instance = t.instance and c.reg_id is null and t.reg_id is null
-                                          and t.lost is not null and not t.expired)
+                and (t.lost is not null and not t.expired
+                     or (c.idx, t.fe) in (select * from unnest(p_unreachable_of, p_unreachable))))
         order by t.user_id, t.endpoint_id, c.key = t.binding_key desc, c.pos
     ), ranked as (
         -- Of its rows a Contact is about the one with its key, else the one lost last.
         select c.*, row_number() over (
-            partition by c.idx, c.pos order by c.by_key desc, t.lost desc, c.endpoint_id desc) = 1 as best
+            partition by c.idx, c.pos order by c.by_key desc, case when not t.expired then t.lost end desc nulls last, c.endpoint_id desc) = 1 as best
         from claimed c join there t using (endpoint_id)
     ), planned as (
         select c.idx, c.pos, case when c.expires > 0 then 1 when t.endpoint_id is null then 3 else 2 end as act,
@@ -217,8 +219,9 @@ begin
     left join unnest(v_adopt_idx, v_adopt) a(idx, number) using (idx)
     cross join commpool_api_1.nothing n;
     return query
-    -- flag: it was there; at: place among the Contacts.
-    select p.req, 6::int2, p.act, p.living, null::int8, null::int8, p.user_id, p.endpoint_id, null::uuid, p.fe, p.serial,
+    -- flag: it was there; key: the Contact's; at: place among the Contacts, or among the rows removed.
+    select p.req, 6::int2, p.act, p.living, null::int8, null::int8, p.user_id, p.endpoint_id,
+           case when p_what[p.req] = 2 then p_key[p.pos] end, p.fe, p.serial,
            p.transport, null::int2, null::int8, null::int8, p.pos::int8, null::int8, null::int8,
            p.remote, null::text, null::text, null::text, null::text, null::text, null::text, null::int2, null::int2,
            null::text, null::text, null::bytea
@@ -284,7 +287,7 @@ begin
         from (
             select true as kept, false as written, commpool_api_1.visible(
                        commpool_api_1.lost_since(e.lost_at, e.fe, p_live, p_dead, p_dead_at), e.expires_at, e.reg_id,
-                       p_now) as seen
+                       e.transport, p_now) as seen
             from commpool.endpoint e where e.user_id = p_user[v_req] and not exists (
                 select from unnest(plan) p where p.req = v_req and p.endpoint_id = e.endpoint_id and p.fe is not null)
             union all
@@ -298,7 +301,7 @@ begin
             select e.* from (
                 select e.*, commpool_api_1.lost_since(e.lost_at, e.fe, p_live, p_dead, p_dead_at) as lost
                 from commpool.endpoint e where e.user_id = p_user[v_req]) e
-            where e.lost is not null and commpool_api_1.visible(e.lost, e.expires_at, e.reg_id, p_now)
+            where e.lost is not null and commpool_api_1.visible(e.lost, e.expires_at, e.reg_id, e.transport, p_now)
               and not exists (select from unnest(plan) p
                               where p.req = v_req and p.endpoint_id = e.endpoint_id and p.fe is not null)
             order by e.lost, e.endpoint_id limit v_excess

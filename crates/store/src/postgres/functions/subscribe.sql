@@ -99,7 +99,8 @@ begin
       and exists (select from unnest(v_of, v_user) w(req, user_id) where w.req = r.idx and w.user_id is not null)
     order by r.watcher, r.sub_id
     on conflict (user_id, sub_id) do update set
-        fe = excluded.fe, kind = excluded.kind, endpoint_id = excluded.endpoint_id, expires_at = excluded.expires_at,
+        -- Over UDP a client's refresh may come in where nobody knows its endpoint.
+        fe = excluded.fe, kind = excluded.kind, endpoint_id = coalesce(excluded.endpoint_id, s.endpoint_id), expires_at = excluded.expires_at,
         cseq = excluded.cseq, remote_cseq = excluded.remote_cseq, origin = excluded.origin,
         presentities = excluded.presentities, call_id = excluded.call_id, local_tag = excluded.local_tag,
         remote_tag = excluded.remote_tag, contact = excluded.contact, route = excluded.route,

@@ -3,7 +3,6 @@
 -- Times are microseconds since 1970 by the database's clock. Front ends and flows are 32-bit patterns, endpoint ids
 -- 64-bit patterns; their order inside one user is that of the numbers. Text that is compared is compared by octets.
 
-create schema commpool;
 create schema commpool_api_1;
 grant usage on schema commpool_api_1 to commpool_server;
 
