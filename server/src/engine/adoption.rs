@@ -37,6 +37,8 @@ pub(super) struct Adoption {
     endpoint: EndpointId,
     flow: Flow,
     caller: Caller,
+    /// It is the client that made its dialogs, not one started anew.
+    same_process: bool,
 }
 
 /// What is on its way here: what owners before have told dialogs, and adoptions that wait for the store.
@@ -48,8 +50,15 @@ pub(super) struct OnTheWay {
 
 impl Engine {
     /// An endpoint came here with its dialogs at another front end: they are owned here from now on.
-    pub(super) fn adopt(&mut self, now: Moment, endpoint: EndpointId, flow: Flow, caller: &Caller) {
-        self.adopt_page(now, Adoption { endpoint, flow, caller: caller.clone() }, None);
+    pub(super) fn adopt(
+        &mut self,
+        now: Moment,
+        endpoint: EndpointId,
+        flow: Flow,
+        caller: &Caller,
+        same_process: bool,
+    ) {
+        self.adopt_page(now, Adoption { endpoint, flow, caller: caller.clone(), same_process }, None);
     }
 
     pub(super) fn adopt_later(&mut self, now: Moment, adoption: Adoption) {
@@ -91,12 +100,17 @@ impl Engine {
         let mut turn = 0;
         for dialog in dialogs {
             let user = dialog.presentities.first().and_then(|address| users.get(address).copied());
-            let Some(user) = user.filter(|_| !self.dialogs.knows(dialog.sub_id)) else { continue };
+            let Some(user) = user.filter(|_| !self.dialogs.is_current(dialog.sub_id, dialog.cseq)) else { continue };
+            // What we have of it is from before somebody else carried it on.
+            self.disowned_at(now, dialog.sub_id);
             let at = now + PACE * turn;
             turn += u32::from(self.take_over(now, adoption, &dialog, user, at));
         }
         if more {
-            self.adopt_page(now, adoption.clone(), last);
+            return self.adopt_page(now, adoption.clone(), last);
+        }
+        if self.registrations.flow(adoption.endpoint) == Some(adoption.flow) {
+            self.dialogs_follow(now, adoption.endpoint, adoption.flow, adoption.same_process);
         }
     }
 

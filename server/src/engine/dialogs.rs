@@ -65,7 +65,6 @@ pub(super) struct Subscription {
     raised: bool,
     /// Its row in the store is behind.
     changed: bool,
-    number: u32,
 }
 
 impl Subscription {
@@ -92,7 +91,6 @@ impl Subscription {
             ending: None,
             raised: false,
             changed: false,
-            number: 0,
         }
     }
 }
@@ -111,8 +109,9 @@ impl Dialogs {
         self.all.len()
     }
 
-    pub(super) fn knows(&self, id: Key128) -> bool {
-        self.all.contains_key(&id)
+    /// Whether what is here of a dialog is the newest there is: its numbers are not behind those in the store.
+    pub(super) fn is_current(&self, id: Key128, first_cseq: u32) -> bool {
+        self.all.get(&id).is_some_and(|own| own.dialog.local_cseq().saturating_add(1) >= first_cseq)
     }
 
     pub(super) fn get(&self, id: Key128) -> Option<&Subscription> {
@@ -197,8 +196,10 @@ impl Engine {
                 return Err(Refusal::status(482));
             }
             let decided = own.presentity.is_some();
-            // Where the endpoint is news the store must learn it.
-            let settled = own.endpoint.is_some() || endpoint.is_none();
+            // Where the endpoint is news the store must learn it. On another flow than the last one its client may have
+            // been at another front end meanwhile, which the store knows.
+            let learnt = own.endpoint.is_some() || endpoint.is_none();
+            let settled = learnt && (own.flow == Some(request.flow) || !self.lease.shared());
             if decided && settled && !wanted.initial && own.dialog.local_tag() == wanted.dialog.local_tag {
                 return self.refresh(now, request, &wanted);
             }
@@ -210,7 +211,11 @@ impl Engine {
         }
         let write = subscribe::plan(&wanted, request, caller, self.fe, endpoint, held, self.cseq_seconds(now));
         let asked = Asked { request: request.clone(), caller: caller.clone(), wanted };
-        self.call(now, write, Pending::Subscribe(Box::new(asked)));
+        if self.lease.holds(now) {
+            self.call(now, write, Pending::Subscribe(Box::new(asked)));
+        } else {
+            self.not_subscribed(now, asked);
+        }
         Ok(())
     }
 
@@ -312,6 +317,9 @@ impl Engine {
     pub(super) fn decide(&mut self, now: Moment, id: Key128) {
         let Some(asked) = self.undecided.remove(&id) else { return };
         let Some(own) = self.dialogs.get(id).filter(|own| own.presentity.is_none()) else { return };
+        if !self.lease.holds(now) {
+            return self.not_subscribed(now, asked);
+        }
         let (endpoint, held) = (own.endpoint, self.watched.held(&asked.wanted.presentity));
         let seconds = self.cseq_seconds(now);
         let write = subscribe::plan(&asked.wanted, &asked.request, &asked.caller, self.fe, endpoint, held, seconds);
@@ -465,6 +473,11 @@ impl Engine {
             own.again = true;
             return;
         }
+        if own.presentity.is_some() && !self.lease.holds(now) {
+            // Somebody else may have taken the dialog over.
+            self.timers.set(Due::Notify(id), now + Duration::from_secs(1));
+            return;
+        }
         if let Err(when) = own.dialog.ready(now)
             && own.ending.is_none()
         {
@@ -473,6 +486,7 @@ impl Engine {
         }
         let Some((branch, octets)) = self.notification(now, id, flow, edition) else { return };
         if !self.start_sent(now, flow, &branch, octets, now + TIMER_F, Sent::Notify(id)) {
+            self.notify_lost(id);
             self.timers.set(Due::Notify(id), now + Duration::from_secs(1));
         }
     }
@@ -505,8 +519,8 @@ impl Engine {
             (None, Some(_)) => SubState::Active,
             (None, None) => SubState::Pending,
         };
-        own.number += 1;
-        let branch = self.key.branch(self.fe.0, &Otid(id.0), u64::from(own.number), 0);
+        // CSeq never repeats in a dialog, not even where it is made anew while an old transaction lingers.
+        let branch = self.key.branch(self.fe.0, &Otid(id.0), u64::from(own.dialog.local_cseq()), 0);
         let octets = own.dialog.notify(now, &name.via(&branch), &name.contact(), state, Some((PIDF, body)));
         (own.told, own.under_way, own.again) = (Some(edition), true, false);
         Some((branch, octets))

@@ -95,6 +95,9 @@ impl Engine {
     }
 
     fn write_registration(&mut self, now: Moment, waiting: Waiting) {
+        if !self.lease.holds(now) {
+            return self.not_registered(now, waiting);
+        }
         self.call(now, waiting.write.clone(), Pending::Register(Box::new(waiting)));
     }
 
@@ -254,13 +257,15 @@ impl Engine {
         if let Some(before) = before {
             self.leave_flow(before.flow, id);
         }
-        self.dialogs_follow(now, id, request.flow, same_process);
         self.close_replaced(now, touched);
         if !self.awaits_hand_over(touched) {
             self.back_here(now, id);
         }
         if adoptable {
-            self.adopt(now, id, request.flow, caller);
+            // Dialogs still here follow after that: others may have carried them on meanwhile.
+            self.adopt(now, id, request.flow, caller, same_process);
+        } else {
+            self.dialogs_follow(now, id, request.flow, same_process);
         }
     }
 
