@@ -10,6 +10,7 @@ use commpool_model::config::{Edition, Peers, PoolConfig, TlsFiles};
 use commpool_sip::limits::Limits;
 use commpool_sip::otid::PoolKey;
 use commpool_store::ops::front_ends;
+use commpool_store::postgres::PostgresOptions;
 use commpool_store::{FolderLock, LockError, SqliteOptions, lock_folder};
 use commpool_store::{Store, StoreError, system_clock};
 use prometheus_client::registry::Registry;
@@ -102,7 +103,7 @@ pub fn boot(config: PoolConfig) -> Result<Booted, BootError> {
 fn open_store(config: &PoolConfig) -> Result<Store, BootError> {
     match (&config.store.sqlite, &config.store.postgres) {
         (Some(sqlite), _) => Ok(Store::open_sqlite(&sqlite.folder, &SqliteOptions::default(), system_clock())?),
-        (None, Some(_)) => Err(BootError::Config("store.postgres is not there yet")),
+        (None, Some(postgres)) => Ok(Store::open_postgres(PostgresOptions::of(postgres))?),
         (None, None) => Err(BootError::Config("store is missing")),
     }
 }

@@ -388,7 +388,8 @@ mod tests {
         cluster.start_again().unwrap();
         assert_eq!(cluster.sql("postgres", "select n from t").unwrap(), "7");
         cluster.pause();
-        let mut late = cluster.psql("postgres").args(["-c", "select n + 1 from t"]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut late =
+            cluster.psql("postgres").args(["-c", "select n + 1 from t"]).stdout(Stdio::piped()).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(300));
         assert!(late.try_wait().unwrap().is_none(), "nobody answers");
         cluster.resume();

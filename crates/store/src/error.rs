@@ -33,5 +33,11 @@ pub enum StoreError {
 }
 
 const fn schema_mend(need: u32, found: u32) -> &'static str {
-    if found < need { "run `commpool-server migrate`" } else { "use a build at least as new as the one that wrote it" }
+    if found < need {
+        "run `commpool-server migrate`"
+    } else if found == need {
+        "its functions are those of another build, run `commpool-server migrate`"
+    } else {
+        "use a build at least as new as the one that wrote it"
+    }
 }

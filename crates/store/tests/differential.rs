@@ -409,7 +409,8 @@ struct Pair {
 impl Pair {
     fn new(other: Store, lanes: bool, tell: impl Fn(Micros) + 'static) -> Self {
         let (cursors, versions) = (BTreeMap::new(), BTreeMap::new());
-        let mut pair = Self { cursors, memory: Memory::new(), other, now: Micros(0), tell: Box::new(tell), lanes, versions };
+        let mut pair =
+            Self { cursors, memory: Memory::new(), other, now: Micros(0), tell: Box::new(tell), lanes, versions };
         pair.set_clock(START);
         pair
     }

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use commpool_model::config::PoolConfig;
+use commpool_store::postgres::PostgresOptions;
+use commpool_store::{SqliteOptions, Store, system_clock};
 
 use super::{Done, EXIT_CONFIG, EXIT_DATA, Failure};
 
@@ -35,16 +37,15 @@ pub(super) fn load(path: &Path) -> Result<PoolConfig, Failure> {
 }
 
 /// The store of a configuration, opened beside a running server.
-pub(super) fn open_store(path: &Path) -> Result<(PoolConfig, commpool_store::Store), Failure> {
+pub(super) fn open_store(path: &Path) -> Result<(PoolConfig, Store), Failure> {
     let config = load(path)?;
-    let Some(sqlite) = &config.store.sqlite else {
-        return Err(Failure::new(EXIT_CONFIG, "store.sqlite is missing"));
+    let store = match (&config.store.sqlite, &config.store.postgres) {
+        (Some(sqlite), _) => Store::open_sqlite(&sqlite.folder, &SqliteOptions::beside(), system_clock())
+            .map_err(|e| Failure::new(EXIT_DATA, format!("{}: {e}", sqlite.folder.display())))?,
+        (None, Some(postgres)) => {
+            Store::open_postgres(PostgresOptions::of(postgres)).map_err(|e| Failure::new(EXIT_DATA, e.to_string()))?
+        }
+        (None, None) => return Err(Failure::new(EXIT_CONFIG, "store is missing")),
     };
-    let store = commpool_store::Store::open_sqlite(
-        &sqlite.folder,
-        &commpool_store::SqliteOptions::beside(),
-        commpool_store::system_clock(),
-    )
-    .map_err(|e| Failure::new(EXIT_DATA, format!("{}: {e}", sqlite.folder.display())))?;
     Ok((config, store))
 }

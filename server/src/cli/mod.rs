@@ -52,7 +52,7 @@ enum Command {
     /// Standard Edition on this machine in one command: own CA, demo users, no configuration.
     Run(laptop::Arguments),
     /// Bring the store to this build's schema.
-    Migrate,
+    Migrate(serve::Migrate),
     /// Users: add, set a password, list, disable, enable.
     #[command(subcommand)]
     User(accounts::Command),
@@ -71,7 +71,7 @@ pub fn main() -> ExitCode {
     let done = match arguments.command {
         Command::Serve => serve::serve(&arguments.config),
         Command::Run(run) => laptop::run(&run),
-        Command::Migrate => serve::migrate(&arguments.config),
+        Command::Migrate(migrate) => serve::migrate(&arguments.config, &migrate),
         Command::User(command) => accounts::run(&arguments.config, command),
         Command::Endpoints(command) => endpoints::run(&arguments.config, &command),
         Command::Config(command) => configuration::run(&arguments.config, &command),

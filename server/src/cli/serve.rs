@@ -1,8 +1,10 @@
 //! `serve` and `migrate`: a pool's front end by its configuration.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use commpool_model::config::{LogConfig, LogFormat, PoolConfig};
+use commpool_store::postgres::{self, Logins, PostgresOptions};
+use commpool_store::{Report, StoreError};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -23,19 +25,43 @@ pub(super) fn serve(path: &Path) -> Done {
     })
 }
 
-pub(super) fn migrate(path: &Path) -> Done {
+/// `migrate`
+#[derive(clap::Args, Debug)]
+pub(super) struct Migrate {
+    /// PostgreSQL: make groups and logins first. The login of the configuration is a superuser's; FOLDER has the files
+    /// owner-username and owner-password, and the same of server and replicator.
+    #[arg(long, value_name = "FOLDER")]
+    bootstrap: Option<PathBuf>,
+    /// PostgreSQL: show the statements by which an administrator makes groups and logins, and do nothing.
+    #[arg(long, conflicts_with = "bootstrap")]
+    print_roles: bool,
+}
+
+pub(super) fn migrate(path: &Path, arguments: &Migrate) -> Done {
+    if arguments.print_roles {
+        print!("{}", postgres::roles());
+        return Ok(());
+    }
     let config = load(path)?;
-    let Some(sqlite) = config.store.sqlite else {
-        return Err(Failure::new(EXIT_CONFIG, "store.sqlite is missing: nothing to migrate"));
+    let report = match (config.store.sqlite, config.store.postgres) {
+        (Some(sqlite), _) => commpool_store::migrate(&sqlite.folder)
+            .map_err(|e| Failure::new(EXIT_DATA, format!("{}: {e}", sqlite.folder.display())))?,
+        (None, Some(postgres)) => migrate_postgres(&PostgresOptions::of(&postgres), arguments.bootstrap.as_deref())?,
+        (None, None) => return Err(Failure::new(EXIT_CONFIG, "store is missing: nothing to migrate")),
     };
-    let report = commpool_store::migrate(&sqlite.folder)
-        .map_err(|e| Failure::new(EXIT_DATA, format!("{}: {e}", sqlite.folder.display())))?;
     if report.applied.is_empty() {
         println!("schema {}: nothing to do", report.after);
     } else {
         println!("schema {} is now {}: {}", report.before, report.after, report.applied.join(", "));
     }
     Ok(())
+}
+
+fn migrate_postgres(options: &PostgresOptions, logins: Option<&Path>) -> Result<Report, Failure> {
+    // One line: it is what a Job's status shows.
+    let failed = |e: StoreError| Failure::new(EXIT_DATA, e.to_string().replace('\n', " "));
+    let logins = logins.map(Logins::read).transpose().map_err(failed)?;
+    runtime()?.block_on(postgres::migrate(options, logins.as_ref())).map_err(failed)
 }
 
 pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {

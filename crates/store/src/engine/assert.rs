@@ -62,39 +62,55 @@ fn state<T: Tables>(
     let mut endpoints = tables.endpoints_of(user)?;
     let mut publications = tables.publications_of(user)?;
     let shown = Shown::before(&endpoints, &publications, &lives, now);
+    let mut written = false;
     for held in &held.endpoints {
-        if endpoint(tables, &held.row(now), &mut endpoints, &lives, now)? {
-            kept.endpoints += 1;
-        } else {
-            kept.lost_endpoints.push(held.endpoint.id);
+        let fate = endpoint(tables, &held.row(now), &mut endpoints, &lives, now)?;
+        written |= fate == Fate::Written;
+        match fate {
+            Fate::Lost => kept.lost_endpoints.push(held.endpoint.id),
+            Fate::There | Fate::Written => kept.endpoints += 1,
         }
     }
     for held in &held.publications {
-        if publication(tables, held.row(fe, now), &mut publications, now)? {
-            kept.publications += 1;
-        } else {
-            kept.lost_publications.push((held.user, held.id));
+        let fate = publication(tables, held.row(fe, now), &mut publications, now)?;
+        written |= fate == Fate::Written;
+        match fate {
+            Fate::Lost => kept.lost_publications.push((held.user, held.id)),
+            Fate::There | Fate::Written => kept.publications += 1,
         }
     }
-    presence::changed(tables, now, user, &shown, &endpoints, &publications).map(drop)
+    if written {
+        presence::changed(tables, now, user, &shown, &endpoints, &publications)?;
+    }
+    Ok(())
 }
 
-/// Whether the row says what is held, now or since before.
+/// What becomes of something held.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// The row says so already.
+    There,
+    /// The row says so now.
+    Written,
+    /// Something else is kept.
+    Lost,
+}
+
 fn endpoint<T: Tables>(
     tables: &mut T,
     held: &EndpointRow,
     rows: &mut Vec<EndpointRow>,
     lives: &Lives,
     now: Micros,
-) -> Result<bool, T::Error> {
+) -> Result<Fate, T::Error> {
     let rival = |row: &&EndpointRow| row.id == held.id || row.key == held.key;
     if rows.iter().filter(rival).any(|row| row.id == held.id && row.says_the_same(held)) {
-        return Ok(true);
+        return Ok(Fate::There);
     }
     let others = rows.iter().filter(|row| !rival(row) && row.life(lives, now).visible()).count();
     let newer = rows.iter().filter(rival).any(|row| row.newer_than(held));
     if held.expires_at <= now || newer || others >= ENDPOINTS {
-        return Ok(false);
+        return Ok(Fate::Lost);
     }
     for row in rows.iter().filter(|row| rival(row) && row.id != held.id) {
         tables.remove_endpoint(row.id)?;
@@ -103,7 +119,7 @@ fn endpoint<T: Tables>(
     rows.retain(|row| !rival(&row));
     rows.push(held.clone());
     rows.sort_unstable_by_key(|row| row.id);
-    Ok(true)
+    Ok(Fate::Written)
 }
 
 fn publication<T: Tables>(
@@ -111,21 +127,21 @@ fn publication<T: Tables>(
     held: PublicationRow,
     rows: &mut Vec<PublicationRow>,
     now: Micros,
-) -> Result<bool, T::Error> {
+) -> Result<Fate, T::Error> {
     let there = rows.iter().find(|row| row.id == held.id);
     if there.is_some_and(|row| row.tag == held.tag) {
-        return Ok(true);
+        return Ok(Fate::There);
     }
     let newer = there.is_some_and(|row| row.updated > held.updated);
     let others = rows.iter().filter(|row| row.id != held.id && row.expires_at > now).count();
     if held.expires_at <= now || newer || others >= PUBLICATIONS {
-        return Ok(false);
+        return Ok(Fate::Lost);
     }
     tables.put_publication(&held)?;
     rows.retain(|row| row.id != held.id);
     rows.push(held);
     rows.sort_unstable_by_key(|row| row.id);
-    Ok(true)
+    Ok(Fate::Written)
 }
 
 fn dialog<T: Tables>(

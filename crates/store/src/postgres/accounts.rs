@@ -90,4 +90,3 @@ pub(super) async fn changed(to: &mut PgConnection, request: ChangedSince) -> sql
     let cursor = accounts.last().map_or(cursor, |(_, _, _, stamp)| *stamp);
     Ok(Changed { cursor, accounts, more })
 }
-

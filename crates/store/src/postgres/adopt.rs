@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use commpool_model::ids::{Incarnation, Key128, Micros};
-use sqlx::types::Uuid;
 use sqlx::PgConnection;
+use sqlx::types::Uuid;
 
 use super::arrays::{bits, fe, int, user, uuid};
 use super::facts::{Column, Fact, Kind, Seen};

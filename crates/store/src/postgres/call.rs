@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use commpool_model::ids::UserId;
+use commpool_model::ids::{Key128, UserId};
 use sqlx::PgConnection;
 
 use super::{accounts, adopt, assert, credentials, endpoints, front_ends, presence, pull, register, route, subscribe};
@@ -61,6 +61,7 @@ impl Line {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Key {
     User(UserId),
+    Dialog(UserId, Key128),
     Address(String),
 }
 
@@ -79,7 +80,7 @@ pub(super) fn company(operation: &Operation) -> Company {
         Operation::Route(_) | Operation::Credentials(_) | Operation::PresenceOf(_) => Company::Any,
         Operation::Register(r) => Company::Keyed(Key::User(r.user.id)),
         Operation::Publish(r) => Company::Keyed(Key::User(r.user.id)),
-        Operation::Subscribe(r) => Company::Keyed(Key::User(r.watcher.id)),
+        Operation::Subscribe(r) => Company::Keyed(Key::Dialog(r.watcher.id, r.sub_id)),
         Operation::AccountPut(r) => Company::Keyed(Key::Address(r.address().to_owned())),
         _ => Company::Alone,
     }

@@ -133,7 +133,8 @@ pub(super) async fn find(to: &mut PgConnection, request: &Find) -> sqlx::Result<
 
 pub(super) async fn timers(to: &mut PgConnection, request: Timers) -> sqlx::Result<TimerRows> {
     let (after_user, after_id) = after(request.after);
-    let (publication_user, publication) = request.after_publication.map_or((-1, Uuid::nil()), |(of, id)| (user(of.id), uuid(id)));
+    let (publication_user, publication) =
+        request.after_publication.map_or((-1, Uuid::nil()), |(of, id)| (user(of.id), uuid(id)));
     let limit = request.limit as usize;
     let rows = sqlx::query("select * from commpool_api_1.timers($1, $2, $3, $4, $5)")
         .bind(after_user)

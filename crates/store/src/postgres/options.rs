@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use commpool_model::config::{PostgresStore, PostgresTlsMode};
-use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::ConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use zeroize::Zeroizing;
 
 use crate::error::StoreError;
@@ -119,7 +119,10 @@ pub(super) fn line(path: &Path) -> Result<Zeroizing<String>, StoreError> {
     })?;
     let line = text.lines().next().unwrap_or_default();
     if line.is_empty() {
-        return Err(StoreError::Unavailable(format!("{} is empty; write the value into its first line", path.display())));
+        return Err(StoreError::Unavailable(format!(
+            "{} is empty; write the value into its first line",
+            path.display()
+        )));
     }
     Ok(Zeroizing::new(line.to_owned()))
 }

@@ -29,24 +29,25 @@ pub(super) async fn publish(to: &mut PgConnection, requests: &[&Publish]) -> sql
         Action::Set { expires, .. } | Action::Refresh { expires } => i64::from(expires),
         Action::Remove => 0,
     };
-    let rows = sqlx::query(
-        "select * from commpool_api_1.publish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
-    )
-    .bind(column(requests, |request| user(request.user.id)))
-    .bind(column(requests, |request| fe(request.flow.fe)))
-    .bind(column(requests, |request| serial(request.flow.serial)))
-    .bind(column(requests, |request| request.endpoint.map(bits)))
-    .bind(column(requests, |request| request.if_match.map(uuid)))
-    .bind(column(requests, |request| uuid(request.tag)))
-    .bind(column(requests, what))
-    .bind(column(requests, expires))
-    .bind(column(requests, |request| set(request).map_or(0, |(state, _)| state.source as i16)))
-    .bind(column(requests, |request| set(request).map_or(0, |(state, _)| state.availability as i16)))
-    .bind(column(requests, |request| set(request).map_or(String::new(), |(state, _)| joined(&state.activities))))
-    .bind(column(requests, |request| set(request).and_then(|(state, _)| state.note.as_deref())))
-    .bind(column(requests, |request| set(request).map_or(&[][..], |(_, document)| document)))
-    .fetch_all(to)
-    .await?;
+    let rows =
+        sqlx::query("select * from commpool_api_1.publish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)")
+            .bind(column(requests, |request| user(request.user.id)))
+            .bind(column(requests, |request| fe(request.flow.fe)))
+            .bind(column(requests, |request| serial(request.flow.serial)))
+            .bind(column(requests, |request| request.endpoint.map(bits)))
+            .bind(column(requests, |request| request.if_match.map(uuid)))
+            .bind(column(requests, |request| uuid(request.tag)))
+            .bind(column(requests, what))
+            .bind(column(requests, expires))
+            .bind(column(requests, |request| set(request).map_or(0, |(state, _)| state.source as i16)))
+            .bind(column(requests, |request| set(request).map_or(0, |(state, _)| state.availability as i16)))
+            .bind(column(requests, |request| {
+                set(request).map_or(String::new(), |(state, _)| joined(&state.activities))
+            }))
+            .bind(column(requests, |request| set(request).and_then(|(state, _)| state.note.as_deref())))
+            .bind(column(requests, |request| set(request).map_or(&[][..], |(_, document)| document)))
+            .fetch_all(to)
+            .await?;
     let mut heads: Vec<(usize, i16, bool, Version, Key128)> = Vec::with_capacity(requests.len());
     let seen = Seen::read(&rows, |kind, fact, _| {
         if kind == Kind::Head {

@@ -63,9 +63,7 @@ pub(super) async fn register(to: &mut PgConnection, requests: &[&Request]) -> sq
 /// The Contacts of a request that count, under its number.
 fn contacts<'a>((n, request): (usize, &&'a Request)) -> Vec<(i32, UserId, &'a Binding)> {
     match &request.contacts {
-        Contacts::Each(bindings) => {
-            distinct(bindings).map(|binding| (place(n), request.user.id, binding)).collect()
-        }
+        Contacts::Each(bindings) => distinct(bindings).map(|binding| (place(n), request.user.id, binding)).collect(),
         Contacts::Query | Contacts::RemoveAll => Vec::new(),
     }
 }

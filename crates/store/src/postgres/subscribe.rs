@@ -24,9 +24,7 @@ pub(super) async fn subscribe(to: &mut PgConnection, requests: &[&Request]) -> s
     let held: Vec<(i32, i64, i64)> = requests
         .iter()
         .enumerate()
-        .flat_map(|(n, request)| {
-            request.held.iter().map(move |(of, version)| (place(n), user(of.id), int(version.0)))
-        })
+        .flat_map(|(n, request)| request.held.iter().map(move |(of, version)| (place(n), user(of.id), int(version.0))))
         .collect();
     let rows = sqlx::query(
         "select * from commpool_api_1.subscribe($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, \
@@ -137,8 +135,10 @@ pub(super) fn ended(row: &PgRow) -> sqlx::Result<Ended> {
 }
 
 pub(super) async fn unsubscribe(to: &mut PgConnection, request: &End) -> sqlx::Result<Ended> {
-    let (watchers, ids): (Vec<i64>, Vec<Uuid>) = request.dialogs.iter().map(|(of, id)| (user(of.id), uuid(*id))).unzip();
-    let call = sqlx::query("select commpool_api_1.unsubscribe($1, $2, $3)").bind(fe(request.fe)).bind(watchers).bind(ids);
+    let (watchers, ids): (Vec<i64>, Vec<Uuid>) =
+        request.dialogs.iter().map(|(of, id)| (user(of.id), uuid(*id))).unzip();
+    let call =
+        sqlx::query("select commpool_api_1.unsubscribe($1, $2, $3)").bind(fe(request.fe)).bind(watchers).bind(ids);
     ended(&call.fetch_one(to).await?)
 }
 

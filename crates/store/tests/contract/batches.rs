@@ -2,6 +2,7 @@
 
 use commpool_model::ids::{Home, UserRef};
 use commpool_model::presence::Availability;
+use commpool_store::StoreError;
 use commpool_store::ops::accounts::{Put, PutReply};
 use commpool_store::ops::credentials::Verifier;
 use commpool_store::ops::presence::Published;
@@ -9,7 +10,6 @@ use commpool_store::ops::register::{Change, Contacts, Reply};
 use commpool_store::ops::{
     Class, HealthRequest, Operation, Outcome, accounts, assert, endpoints, front_ends, pull, route,
 };
-use commpool_store::StoreError;
 
 use crate::bench::{Bench, Registration, binding, contract, flow, publication};
 use crate::credentials::password;

@@ -169,9 +169,8 @@ impl Bench {
             (_, Place::Database(database)) => {
                 for Ace { mask, presence, communication } in aces {
                     let (id, presence, communication) = (user.id.0, presence as u8, communication as u8);
-                    database.run(&format!(
-                        "insert into commpool.ace values ({id}, '{mask}', {presence}, {communication})"
-                    ));
+                    database
+                        .run(&format!("insert into commpool.ace values ({id}, '{mask}', {presence}, {communication})"));
                 }
             }
             (_, Place::Memory) => panic!("another store in memory"),

@@ -82,11 +82,6 @@ pub(crate) fn as_server(cluster: &Cluster, database: &str) -> PostgresOptions {
     options(cluster, database, SERVER, PASSWORD)
 }
 
-/// The same as whoever migrates.
-pub(crate) fn as_owner(cluster: &Cluster, database: &str) -> PostgresOptions {
-    options(cluster, database, OWNER, PASSWORD)
-}
-
 /// A connection of the superuser.
 pub(crate) async fn connect(cluster: &Cluster, database: &str) -> PgConnection {
     let options = PgConnectOptions::new_without_pgpass()
@@ -144,9 +139,7 @@ impl Database {
 impl Drop for Database {
     fn drop(&mut self) {
         drop(self.connection.lock().map(|mut connection| connection.take()));
-        let dropped = self.cluster().sql("postgres", &format!("drop database {} with (force)", self.name));
-        if let Err(error) = dropped {
-            eprintln!("{}: {error:#}", self.name);
-        }
+        // What is left of it goes with the server.
+        let _ = self.cluster().sql("postgres", &format!("drop database {} with (force)", self.name));
     }
 }

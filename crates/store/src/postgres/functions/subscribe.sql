@@ -62,17 +62,22 @@ begin
            array_agg(d.owner order by d.idx), array_agg(d.cseq order by d.idx)
     into v_status, v_replay, v_exists, v_owner, v_cseq
     from (
-        select r.idx, coalesce(s.origin = r.origin, false) as replay, s.user_id is not null as there, s.fe as owner,
-               coalesce(s.cseq, 0) as cseq,
+        select r.idx, coalesce(r.old_origin = r.origin, false) as replay, r.there, r.owner, coalesce(r.cseq, 0) as cseq,
                case when not r.fe = any (v_live) then 4
-                    when r.initial and s.remote_cseq = r.remote_cseq and s.origin <> r.origin then 1
-                    when s.user_id is null and r.expires > 0 and 5000 <= (
+                    when r.initial and r.old_remote_cseq = r.remote_cseq and r.old_origin <> r.origin then 1
+                    when not r.there and r.expires > 0 and 5000 <= r.before + (
                         select count(*) from (select from commpool.subscription x
                                               where x.user_id = r.watcher limit 5000) x) then 2
                     else 0 end::int2 as status
-        from unnest(p_watcher, p_origin, p_fe, p_sub_id, p_initial, p_expires, p_remote_cseq) with ordinality
-            r(watcher, origin, fe, sub_id, initial, expires, remote_cseq, idx)
-        left join commpool.subscription s on s.user_id = r.watcher and s.sub_id = r.sub_id
+        from (
+            select r.*, s.user_id is not null as there, s.fe as owner, s.cseq, s.origin as old_origin,
+                   s.remote_cseq as old_remote_cseq,
+                   count(*) filter (where s.user_id is null and r.expires > 0) over (
+                       partition by r.watcher order by r.idx rows between unbounded preceding and 1 preceding) as before
+            from unnest(p_watcher, p_origin, p_fe, p_sub_id, p_initial, p_expires, p_remote_cseq) with ordinality
+                r(watcher, origin, fe, sub_id, initial, expires, remote_cseq, idx)
+            left join commpool.subscription s on s.user_id = r.watcher and s.sub_id = r.sub_id
+        ) r
     ) d;
 
     -- Interest first, the dialog last.
