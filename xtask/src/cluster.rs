@@ -14,7 +14,7 @@ use commpool_harness::Workspace;
 use commpool_harness::cluster::{self, Cluster, Parts, balance};
 use commpool_harness::command::{is_root, output, say};
 use commpool_harness::deploy::{OPERATOR_NAMESPACE, Target};
-use commpool_harness::images::PARTS;
+use commpool_harness::images::{DATABASE, PARTS};
 use commpool_harness::packages::{self, Consent};
 
 use crate::images;
@@ -137,26 +137,35 @@ fn bring_up(workspace: &Workspace, cluster: Cluster, options: &Up) -> Result<()>
 
 /// Puts images, operator and sample on the cluster. `loaded` keeps what the node already has.
 fn install(workspace: &Workspace, target: &Target, sample: Option<&Path>, loaded: Option<&Path>) -> Result<()> {
-    let archives = images::build(workspace)?;
-    let digests = digests(&archives)?;
-    let before: BTreeMap<String, String> = loaded.map(read_digests).unwrap_or_default();
-    if before != digests {
+    let parts = parts_for(sample)?;
+    let archives = images::build(workspace, parts)?;
+    let digests = digests(parts, &archives)?;
+    let mut known: BTreeMap<String, String> = loaded.map(read_digests).unwrap_or_default();
+    let new: Vec<&str> = parts.iter().copied().filter(|part| known.get(*part) != digests.get(*part)).collect();
+    if !new.is_empty() {
         timed("images", || target.bring_images(&archives))?;
     }
     let stamp = digests.get("commpool-operator").cloned().unwrap_or_default();
     timed("operator", || target.install(workspace, &stamp))?;
-    let changed = before.get(PARTS[0]).is_some_and(|digest| digests.get(PARTS[0]) != Some(digest));
-    if changed {
-        say("the server's image is new under the same tag: its pods are restarted");
-        target.restart_front_ends()?;
+    for part in new.into_iter().filter(|part| known.contains_key(*part)) {
+        say(&format!("the image of {part} is new under the same tag: what runs it is started again"));
+        target.take_up(part)?;
     }
+    known.extend(digests);
     if let Some(file) = loaded {
-        fs::write(file, serde_json::to_vec(&digests)?)?;
+        fs::write(file, serde_json::to_vec(&known)?)?;
     }
     match sample {
         Some(file) => timed("sample pool", || target.apply_pool(file)),
         None => Ok(()),
     }
+}
+
+/// The parts whose images a sample needs: a database's only in Enterprise Edition.
+fn parts_for(sample: Option<&Path>) -> Result<&'static [&'static str]> {
+    let text = sample.map(fs::read_to_string).transpose()?.unwrap_or_default();
+    let enterprise = text.lines().any(|line| line.trim() == "edition: Enterprise");
+    Ok(if enterprise { PARTS } else { PARTS.strip_suffix(&[DATABASE]).unwrap_or(PARTS) })
 }
 
 /// Does work and tells how long it took.
@@ -168,12 +177,12 @@ fn timed(what: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
 }
 
 /// Digests of the archives, by part.
-fn digests(archives: &[PathBuf]) -> Result<BTreeMap<String, String>> {
+fn digests(parts: &[&str], archives: &[PathBuf]) -> Result<BTreeMap<String, String>> {
     let digest = |(part, archive): (&&str, &PathBuf)| {
         let text = output(Command::new("sha256sum").arg(archive))?;
         Ok(((*part).to_owned(), text.chars().take(16).collect()))
     };
-    PARTS.iter().zip(archives).map(digest).collect()
+    parts.iter().zip(archives).map(digest).collect()
 }
 
 /// Digests noted at the last load.

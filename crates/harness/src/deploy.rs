@@ -17,9 +17,6 @@ pub const OPERATOR_NAMESPACE: &str = "commpool-system";
 /// Time for something to become ready, as kubectl and helm read it.
 const PATIENCE: &str = "120s";
 
-/// Label of the pods that clients connect to.
-const FRONT_ENDS: &str = "app.kubernetes.io/component=front-end";
-
 /// A cluster to put the product on.
 #[derive(Debug)]
 pub enum Target {
@@ -77,7 +74,7 @@ impl Target {
         }
     }
 
-    /// Brings the archives of [`images::PARTS`] to where the nodes get them from.
+    /// Brings the archives of the first of [`images::PARTS`] to where the nodes get them from.
     ///
     /// # Errors
     /// When they cannot be loaded or pushed.
@@ -137,11 +134,20 @@ impl Target {
         bail!("the pool of {} is not ready: {error:#}\n{conditions}", file.display())
     }
 
-    /// Restarts the front ends of all pools, after their image was loaded anew under the same tag.
+    /// Makes all pools take up an image of this part that was loaded anew under the same tag: the pods that run it end,
+    /// and new ones take their places. A new server may have another schema, so its migrations are made again too.
     ///
     /// # Errors
     /// When the API server refuses.
-    pub fn restart_front_ends(&self) -> Result<()> {
-        output(&mut self.kubectl(&["delete", "pods", "-A", "-l", FRONT_ENDS, "--wait=false"])?).map(drop)
+    pub fn take_up(&self, part: &str) -> Result<()> {
+        let end = |kind: &str, component: &str| {
+            let label = format!("app.kubernetes.io/component={component}");
+            output(&mut self.kubectl(&["delete", kind, "-A", "-l", &label, "--wait=false"])?).map(drop)
+        };
+        match part {
+            "commpool-server" => end("jobs", "migration").and_then(|()| end("pods", "front-end")),
+            images::DATABASE => end("pods", "database"),
+            _ => Ok(()),
+        }
     }
 }

@@ -11,6 +11,7 @@ use commpool_harness::Workspace;
 use commpool_harness::cluster::{self, Cluster, Parts, Priority};
 use commpool_harness::command::{is_root, output, say, tail};
 use commpool_harness::deploy::{OPERATOR_NAMESPACE, Target};
+use commpool_harness::images::PARTS;
 use commpool_harness::packages::{self, Consent};
 
 use super::groups::{Group, Need};
@@ -173,7 +174,7 @@ impl<'a> Needs<'a> {
         if self.cluster.is_none() {
             let mut made = Err("it was not started".to_owned());
             self.lock = lock(self.workspace).map_err(|error| say(&format!("{error:#}"))).ok();
-            steps.run("images", || images::build(self.workspace).map(drop));
+            steps.run("images", || images::build(self.workspace, PARTS).map(drop));
             steps.run("cluster up", || {
                 let target = bring_up(self.workspace);
                 made = target.as_ref().map(drop).map_err(|error| format!("{error:#}"));

@@ -1,4 +1,4 @@
-//! Building the static programs and putting each into its image.
+//! Building the images: static programs each in its own, and the database's.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,14 +7,16 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use super::database::{self, DATABASE};
+use super::elf::Elf;
 use super::oci::{Image, ImageFile, write};
 use crate::Workspace;
 use crate::cluster::PAUSE_IMAGE;
 use crate::command::{output, run};
 use crate::workspace::VERSION;
 
-/// Programs that have an image, each named as its package.
-pub const PARTS: &[&str] = &["commpool-server", "commpool-operator"];
+/// Parts of the product that have an image: two programs, each named as its package, and the database.
+pub const PARTS: &[&str] = &["commpool-server", "commpool-operator", DATABASE];
 
 /// User and group of the processes: an ordinary number without a name.
 const USER: &str = "65532:65532";
@@ -41,12 +43,24 @@ pub fn triple() -> Result<String> {
     line.map(str::to_owned).context("rustc does not name its host")
 }
 
-/// Builds these parts static and released, and writes their archives to `images` below cargo's target folder. Gives
-/// the archives in the order of the parts.
+/// Builds the images of these parts, and writes their archives to `images` below cargo's target folder. Gives the
+/// archives in the order of the parts.
 ///
 /// # Errors
-/// When something does not build, or turns out to need a loader.
+/// When something does not build, or turns out to need a loader; for the database, when its packages cannot be had.
 pub fn build(workspace: &Workspace, parts: &[&str]) -> Result<Vec<PathBuf>> {
+    let programs: Vec<&str> = parts.iter().copied().filter(|part| *part != DATABASE).collect();
+    if !programs.is_empty() {
+        build_programs(workspace, &programs)?;
+    }
+    if parts.contains(&DATABASE) {
+        database::pack(workspace)?;
+    }
+    Ok(parts.iter().map(|part| archive(workspace, part)).collect())
+}
+
+/// Builds programs static and released, and packs each.
+fn build_programs(workspace: &Workspace, parts: &[&str]) -> Result<()> {
     let triple = triple()?;
     // A folder of its own: other flags in cargo's would make every change of verb build everything anew.
     let target = workspace.target().join("static");
@@ -60,7 +74,7 @@ pub fn build(workspace: &Workspace, parts: &[&str]) -> Result<Vec<PathBuf>> {
     cargo.env("SOURCE_DATE_EPOCH", "0");
     run(&mut cargo)?;
     let programs = target.join(&triple).join("release");
-    parts.iter().map(|part| pack(workspace, &triple, part, &programs.join(part))).collect()
+    parts.iter().try_for_each(|part| pack(workspace, &triple, part, &programs.join(part)))
 }
 
 /// Flags of the static build: one file without loader, and no path of this machine inside it.
@@ -76,31 +90,54 @@ fn flags(workspace: &Workspace, target: &Path) -> Vec<String> {
 }
 
 /// Writes the archive of a part's program.
-fn pack(workspace: &Workspace, triple: &str, part: &str, program: &Path) -> Result<PathBuf> {
+fn pack(workspace: &Workspace, triple: &str, part: &str, program: &Path) -> Result<()> {
     let content = fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
-    if needs_loader(&content) {
+    if !is_static(&content) {
         bail!("{} is not static: it asks for a loader, and the image has none", program.display());
     }
-    let mut labels = BTreeMap::from([
+    let file = archive(workspace, part);
+    fs::create_dir_all(file.parent().unwrap_or(Path::new("/")))?;
+    write(&image(reference(part), triple, part, content, labels(workspace, part))?, &file)
+}
+
+/// An image of one static program.
+fn image(
+    reference: String,
+    triple: &str,
+    program: &str,
+    content: Vec<u8>,
+    labels: BTreeMap<String, String>,
+) -> Result<Image> {
+    Ok(Image {
+        reference,
+        architecture: architecture(triple)?.to_owned(),
+        folders: Vec::new(),
+        files: vec![ImageFile { path: program.to_owned(), mode: 0o755, content }],
+        entrypoint: vec![format!("/{program}")],
+        command: Vec::new(),
+        environment: Vec::new(),
+        stop_signal: None,
+        user: USER.to_owned(),
+        labels,
+    })
+}
+
+/// Labels of every part's image.
+pub(super) fn named(part: &str) -> BTreeMap<String, String> {
+    BTreeMap::from([
         ("org.opencontainers.image.title".to_owned(), part.to_owned()),
         ("org.opencontainers.image.version".to_owned(), VERSION.to_owned()),
-        ("org.opencontainers.image.licenses".to_owned(), "Apache-2.0".to_owned()),
-    ]);
+    ])
+}
+
+/// Labels of a program's image.
+fn labels(workspace: &Workspace, part: &str) -> BTreeMap<String, String> {
+    let mut labels = named(part);
+    labels.insert("org.opencontainers.image.licenses".to_owned(), "Apache-2.0".to_owned());
     if let Some(commit) = git(workspace, &["rev-parse", "HEAD"]) {
         labels.insert("org.opencontainers.image.revision".to_owned(), commit);
     }
-    let image = Image {
-        reference: reference(part),
-        architecture: architecture(triple)?.to_owned(),
-        files: vec![ImageFile { path: part.to_owned(), mode: 0o755, content }],
-        entrypoint: vec![format!("/{part}")],
-        user: USER.to_owned(),
-        labels,
-    };
-    let file = archive(workspace, part);
-    fs::create_dir_all(file.parent().unwrap_or(Path::new("/")))?;
-    write(&image, &file)?;
-    Ok(file)
+    labels
 }
 
 /// The image that holds a pod's namespaces, built by the compiler alone in a second.
@@ -120,14 +157,7 @@ pub fn pause(workspace: &Workspace) -> Result<PathBuf> {
     rustc.args(["-Copt-level=s", "-Cpanic=abort", "-Cstrip=symbols", "-Ctarget-feature=+crt-static", "-o"]);
     run(rustc.arg(&program).arg(&source))?;
     let content = fs::read(&program)?;
-    let image = Image {
-        reference: PAUSE_IMAGE.to_owned(),
-        architecture: architecture(&triple)?.to_owned(),
-        files: vec![ImageFile { path: "pause".to_owned(), mode: 0o755, content }],
-        entrypoint: vec!["/pause".to_owned()],
-        user: USER.to_owned(),
-        labels: BTreeMap::new(),
-    };
+    let image = image(PAUSE_IMAGE.to_owned(), &triple, "pause", content, BTreeMap::new())?;
     // Whoever reads it meanwhile goes on with the file it opened.
     let new = folder.join("pause.new");
     write(&image, &new)?;
@@ -136,7 +166,7 @@ pub fn pause(workspace: &Workspace) -> Result<PathBuf> {
 }
 
 /// A processor's name in image manifests.
-fn architecture(triple: &str) -> Result<&'static str> {
+pub(super) fn architecture(triple: &str) -> Result<&'static str> {
     match triple.split('-').next() {
         Some("x86_64") => Ok("amd64"),
         Some("aarch64") => Ok("arm64"),
@@ -149,19 +179,9 @@ fn git(workspace: &Workspace, arguments: &[&str]) -> Option<String> {
     output(Command::new("git").arg("-C").arg(workspace.root()).args(arguments)).ok().filter(|text| !text.is_empty())
 }
 
-/// Whether a 64-bit little-endian ELF file has a program header of type `PT_INTERP`: it then needs a loader.
-fn needs_loader(elf: &[u8]) -> bool {
-    const INTERP: u32 = 3;
-    let number = |at: usize, length: usize| -> Option<usize> {
-        let octets = elf.get(at..at.checked_add(length)?)?;
-        Some(octets.iter().rev().fold(0, |value, octet| value << 8 | usize::from(*octet)))
-    };
-    let headers = || -> Option<bool> {
-        let (start, size, count) = (number(32, 8)?, number(54, 2)?, number(56, 2)?);
-        let kinds = (0..count).map(|index| number(start + index * size, 4));
-        Some(kinds.into_iter().any(|kind| kind == Some(INTERP as usize)))
-    };
-    headers().unwrap_or(true)
+/// Whether a program runs without a loader.
+fn is_static(program: &[u8]) -> bool {
+    Elf::read(program).is_some_and(Elf::is_static)
 }
 
 #[cfg(test)]
@@ -169,16 +189,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_test_needs_a_loader_and_nonsense_counts_as_such() {
-        let own = fs::read(std::env::current_exe().unwrap()).unwrap();
-        assert!(needs_loader(&own));
-        assert!(needs_loader(b"\x7fELF"));
-    }
-
-    #[test]
     fn the_pause_program_is_static() {
         let workspace = Workspace::find().unwrap();
         pause(&workspace).unwrap();
-        assert!(!needs_loader(&fs::read(workspace.cache().join("kubernetes/pause/pause")).unwrap()));
+        assert!(is_static(&fs::read(workspace.cache().join("kubernetes/pause/pause")).unwrap()));
     }
 }

@@ -107,9 +107,9 @@ fn fetch(packages: &[Package], folder: &Path) -> Result<()> {
     fs::create_dir_all(&beside).with_context(|| format!("cannot make {}", beside.display()))?;
     let exact: Vec<String> = missing.iter().map(|package| format!("{}={}", package.name, package.version)).collect();
     let exact: Vec<&str> = exact.iter().map(String::as_str).collect();
-    let fetched = output(download(&exact).current_dir(&beside)).with_context(|| {
-        "packages of the database's image could not be fetched; if they are not found, `apt-get update` helps"
-    });
+    let fetched = output(download(&exact).current_dir(&beside)).with_context(
+        || "packages of the database's image could not be fetched; if they are not found, `apt-get update` helps",
+    );
     let moved = fetched.and_then(|_| {
         missing.iter().try_for_each(|package| Ok(fs::rename(beside.join(&package.file), folder.join(&package.file))?))
     });

@@ -1,9 +1,14 @@
-//! Images of the product, made without an engine and without a base: one static program each, as OCI archives.
+//! Images of the product, made without an engine and without a base, as OCI archives: one static program each, and the
+//! database of Debian's packages.
 
 mod build;
+mod database;
+mod debian;
+mod elf;
 mod oci;
 mod registry;
 
 pub use build::{PARTS, archive, build, pause, reference, triple};
-pub use oci::{Image, ImageFile, write as write_archive};
+pub use database::DATABASE;
+pub use oci::{Image, ImageFile, ImageFolder, write as write_archive};
 pub use registry::{is_loopback, push};

@@ -8,6 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use tar::EntryType;
 
 /// Media types of the image specification.
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -22,14 +23,33 @@ pub struct Image {
     pub reference: String,
     /// Processor, as Go and the specification call it: `amd64`, `arm64`.
     pub architecture: String,
+    /// Folders that are not just root's: all others are left to whoever unpacks.
+    pub folders: Vec<ImageFolder>,
     /// Files of the root file system.
     pub files: Vec<ImageFile>,
     /// Program and first arguments.
     pub entrypoint: Vec<String>,
+    /// Further arguments where none are given.
+    pub command: Vec<String>,
+    /// Variables, each `NAME=VALUE`.
+    pub environment: Vec<String>,
+    /// Signal that ends the program; none: SIGTERM.
+    pub stop_signal: Option<String>,
     /// User and group, as numbers.
     pub user: String,
     /// Labels, also put on the manifest as annotations.
     pub labels: BTreeMap<String, String>,
+}
+
+/// A folder of an image.
+#[derive(Clone, Debug)]
+pub struct ImageFolder {
+    /// Path without leading slash.
+    pub path: String,
+    /// Permissions.
+    pub mode: u32,
+    /// User and group whose it is.
+    pub owner: u32,
 }
 
 /// One file of an image, owned by root.
@@ -78,7 +98,8 @@ impl Blob {
 /// # Errors
 /// When the file cannot be written.
 pub fn write(image: &Image, file: &Path) -> Result<()> {
-    let layer = Blob::new(LAYER, tar_of(&image.files.iter().map(ImageFile::entry).collect::<Vec<_>>())?);
+    let folders = image.folders.iter().map(ImageFolder::entry);
+    let layer = Blob::new(LAYER, tar_of(folders.chain(image.files.iter().map(ImageFile::entry)))?);
     let config = Blob::json(CONFIG, &config(image, &layer));
     let manifest = Blob::json(
         MANIFEST,
@@ -107,7 +128,7 @@ pub fn write(image: &Image, file: &Path) -> Result<()> {
         entry("manifest.json", text(older)),
     ];
     entries.extend([manifest, config, layer].map(|blob| entry(&blob.path(), blob.content)));
-    let octets = tar_of(&entries)?;
+    let octets = tar_of(entries)?;
     let output = File::create(file).with_context(|| format!("cannot write {}", file.display()))?;
     let mut output = BufWriter::new(output);
     output.write_all(&octets)?;
@@ -116,47 +137,62 @@ pub fn write(image: &Image, file: &Path) -> Result<()> {
 
 /// Configuration of the image.
 fn config(image: &Image, layer: &Blob) -> Value {
+    let mut run = json!({
+        "User": image.user,
+        "Entrypoint": image.entrypoint,
+        "WorkingDir": "/",
+        "Labels": image.labels,
+    });
+    let lists = [("Cmd", &image.command), ("Env", &image.environment)];
+    lists.into_iter().filter(|(_, list)| !list.is_empty()).for_each(|(key, list)| run[key] = json!(list));
+    image.stop_signal.iter().for_each(|signal| run["StopSignal"] = json!(signal));
     json!({
         "architecture": image.architecture,
         "os": "linux",
-        "config": {
-            "User": image.user,
-            "Entrypoint": image.entrypoint,
-            "WorkingDir": "/",
-            "Labels": image.labels,
-        },
+        "config": run,
         "rootfs": {"type": "layers", "diff_ids": [layer.digest()]},
         "history": [{"created_by": "cargo xtask images"}],
     })
 }
 
-/// A file of an archive.
+/// A file or folder of an archive.
 struct Entry {
     path: String,
     mode: u32,
+    owner: u32,
+    kind: EntryType,
     content: Vec<u8>,
 }
 
 fn entry(path: &str, content: Vec<u8>) -> Entry {
-    Entry { path: path.to_owned(), mode: 0o644, content }
+    Entry { path: path.to_owned(), mode: 0o644, owner: 0, kind: EntryType::Regular, content }
 }
 
 impl ImageFile {
     fn entry(&self) -> Entry {
-        Entry { path: self.path.clone(), mode: self.mode, content: self.content.clone() }
+        Entry { mode: self.mode, ..entry(&self.path, self.content.clone()) }
     }
 }
 
-/// A tar archive of files, with the folders above them left to whoever unpacks; times and owners are zero.
-fn tar_of(entries: &[Entry]) -> Result<Vec<u8>> {
+impl ImageFolder {
+    fn entry(&self) -> Entry {
+        let Self { path, mode, owner } = self;
+        let path = format!("{path}/");
+        Entry { path, mode: *mode, owner: *owner, kind: EntryType::Directory, content: Vec::new() }
+    }
+}
+
+/// A tar archive, with the folders above its entries left to whoever unpacks; times are zero.
+fn tar_of(entries: impl IntoIterator<Item = Entry>) -> Result<Vec<u8>> {
     let mut builder = tar::Builder::new(Vec::new());
     for entry in entries {
         let mut header = tar::Header::new_ustar();
+        header.set_entry_type(entry.kind);
         header.set_mode(entry.mode);
         header.set_size(entry.content.len() as u64);
         header.set_mtime(0);
-        header.set_uid(0);
-        header.set_gid(0);
+        header.set_uid(entry.owner.into());
+        header.set_gid(entry.owner.into());
         builder.append_data(&mut header, &entry.path, entry.content.as_slice())?;
     }
     Ok(builder.into_inner()?)
@@ -173,8 +209,12 @@ mod tests {
         Image {
             reference: "localhost/trial:1".to_owned(),
             architecture: "amd64".to_owned(),
+            folders: vec![ImageFolder { path: "var/trial".to_owned(), mode: 0o700, owner: 7 }],
             files: vec![ImageFile { path: "trial".to_owned(), mode: 0o755, content: b"program".to_vec() }],
             entrypoint: vec!["/trial".to_owned()],
+            command: vec!["again".to_owned()],
+            environment: vec!["A=b".to_owned()],
+            stop_signal: Some("SIGINT".to_owned()),
             user: "65532:65532".to_owned(),
             labels: BTreeMap::from([("org.opencontainers.image.title".to_owned(), "trial".to_owned())]),
         }
@@ -212,6 +252,31 @@ mod tests {
             assert_eq!(descriptor["size"], files[&blob].len());
         }
         assert_eq!(index["manifests"][0]["annotations"]["io.containerd.image.name"], "localhost/trial:1");
+    }
+
+    #[test]
+    fn a_configuration_says_only_what_there_is_to_say() {
+        let layer = Blob::new(LAYER, Vec::new());
+        let full = config(&image(), &layer)["config"].clone();
+        assert_eq!((&full["Cmd"], &full["Env"]), (&json!(["again"]), &json!(["A=b"])));
+        assert_eq!(full["StopSignal"], "SIGINT");
+        let bare = Image { command: Vec::new(), environment: Vec::new(), stop_signal: None, ..image() };
+        let bare = config(&bare, &layer)["config"].as_object().unwrap().clone();
+        assert!(["Cmd", "Env", "StopSignal"].iter().all(|key| !bare.contains_key(*key)), "{bare:?}");
+    }
+
+    #[test]
+    fn folders_have_owners_and_files_are_roots() {
+        let entries = [image().folders[0].entry(), image().files[0].entry()];
+        let octets = tar_of(entries).unwrap();
+        let mut archive = tar::Archive::new(octets.as_slice());
+        let of = |entry: std::io::Result<tar::Entry<'_, &[u8]>>| {
+            let entry = entry.unwrap();
+            let header = entry.header();
+            (header.entry_type(), header.uid().unwrap(), header.mode().unwrap())
+        };
+        let found: Vec<_> = archive.entries().unwrap().map(of).collect();
+        assert_eq!(found, [(EntryType::Directory, 7, 0o700), (EntryType::Regular, 0, 0o755)]);
     }
 
     #[test]
