@@ -50,14 +50,7 @@ pub(super) struct OnTheWay {
 
 impl Engine {
     /// An endpoint came here with its dialogs at another front end: they are owned here from now on.
-    pub(super) fn adopt(
-        &mut self,
-        now: Moment,
-        endpoint: EndpointId,
-        flow: Flow,
-        caller: &Caller,
-        same_process: bool,
-    ) {
+    pub(super) fn adopt(&mut self, now: Moment, endpoint: EndpointId, flow: Flow, caller: &Caller, same_process: bool) {
         self.adopt_page(now, Adoption { endpoint, flow, caller: caller.clone(), same_process }, None);
     }
 

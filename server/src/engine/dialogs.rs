@@ -632,6 +632,13 @@ impl Engine {
         }
     }
 
+    /// The dialogs of an endpoint that has gone are not kept here; the store keeps them for as long as they live.
+    pub(super) fn forget_dialogs_of(&mut self, now: Moment, endpoint: EndpointId) {
+        for id in ids(&self.dialogs.of_endpoint, &endpoint) {
+            self.disowned_at(now, id);
+        }
+    }
+
     /// All dialogs of a watcher end: he must not learn anything more.
     pub(super) fn drop_dialogs_of_watcher(&mut self, now: Moment, watcher: UserRef) {
         for id in ids(&self.dialogs.of_watcher, &watcher) {

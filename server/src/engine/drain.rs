@@ -113,7 +113,8 @@ impl Engine {
         let Some(since) = self.draining.shedding else { return };
         let hurry = now.since(since) >= NEVER_QUIET || self.is_late(now);
         let quiet = |flow: &Flow| hurry || !(self.transactions.has_open(*flow) || self.holder.has_open(*flow));
-        let next = self.flows.iter().map(|(flow, _)| flow).filter(|flow| quiet(flow) && !self.flows.is_shed(*flow)).min();
+        let next =
+            self.flows.iter().map(|(flow, _)| flow).filter(|flow| quiet(flow) && !self.flows.is_shed(*flow)).min();
         if let Some(flow) = next {
             self.shed_flow(now, flow);
         }

@@ -377,11 +377,11 @@ impl Engine {
         }
     }
 
-    /// Endpoints that the store has removed for good.
+    /// Endpoints that the store has removed for good. Their dialogs wait there, should the client come back and know them.
     pub(super) fn removed(&mut self, now: Moment, endpoints: Vec<EndpointId>, changes: Vec<PresenceChange>) {
         for id in endpoints {
             self.release(id);
-            self.drop_dialogs_of(now, id);
+            self.forget_dialogs_of(now, id);
         }
         for change in changes {
             self.spread(now, change);
@@ -404,7 +404,7 @@ impl Engine {
         }
         if stub {
             self.release(id);
-            return self.drop_dialogs_of(now, id);
+            return self.forget_dialogs_of(now, id);
         }
         self.expired.endpoints.push(id);
         self.timers.set_if_absent(Due::Flush, now);

@@ -42,7 +42,16 @@ pub fn plan(
     let call_id = message.call_id().map_err(|_| Refusal::because(400, "Bad Call-ID"))?.to_owned();
     let contacts = contacts(settings, key, request)?;
     let agent = message.text(HeaderName::UserAgent).map(|a| clipped(&a, 128)).unwrap_or_default();
-    Ok(register::Request { user: caller.user, origin: Origin(request.otid.0), call_id, cseq, flow, agent, contacts, unreachable })
+    Ok(register::Request {
+        user: caller.user,
+        origin: Origin(request.otid.0),
+        call_id,
+        cseq,
+        flow,
+        agent,
+        contacts,
+        unreachable,
+    })
 }
 
 fn clipped(text: &str, octets: usize) -> String {

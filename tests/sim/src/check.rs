@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use commpool_sip::message::Message;
+use commpool_sip::otid::Branch;
 use commpool_sip::time::Moment;
 
 /// A user who lost his last device is seen offline no earlier than this.
@@ -54,6 +55,8 @@ pub struct Check {
     users: HashMap<String, Presence>,
     /// What each watcher saw last, by dialog.
     pub views: BTreeMap<(usize, String), (String, View)>,
+    /// Front ends that died.
+    pub dead: BTreeSet<u32>,
     /// Everybody signs out: nobody is missed.
     pub leaving: bool,
     /// Broken promises.
@@ -105,6 +108,8 @@ impl Check {
         let branch = message.top_via().ok().and_then(|v| v.branch().map(str::to_owned)).unwrap_or_default();
         let Some(sent) = self.messages.get_mut(&number) else { return };
         let branches = sent.delivered.entry(device).or_default();
+        // What a holder had shown is known to it alone: a copy sent again after its death is shown again.
+        branches.retain(|before| Branch::parse(before).is_some_and(|b| !self.dead.contains(&b.incarnation)));
         branches.insert(branch);
         if branches.len() > 1 {
             let branches = format!("{branches:?}");
@@ -205,7 +210,8 @@ impl Check {
         if !gone || self.leaving || !was_there || presence.udp || presence.signed_out || !presence.ever {
             return;
         }
-        let absent = if presence.devices.is_empty() { presence.lost.map(|at| now.since(at)) } else { Some(Duration::ZERO) };
+        let absent =
+            if presence.devices.is_empty() { presence.lost.map(|at| now.since(at)) } else { Some(Duration::ZERO) };
         if absent.is_some_and(|absent| absent < GRACE) {
             let what = format!("device {watcher} was told that {user} is offline, {absent:?} after his last device");
             self.broke(now, "I7", what);

@@ -238,8 +238,7 @@ impl Client {
         let number = check.next_note();
         let mut draft = self.draft("PUBLISH", &self.user, &format!("publish-{}-{}", self.index, self.published));
         let if_match = self.etag.as_ref().map(|t| format!("SIP-If-Match: {t}\r\n")).unwrap_or_default();
-        draft.headers =
-            format!("Event: presence\r\nExpires: 3600\r\nContent-Type: application/pidf+xml\r\n{if_match}");
+        draft.headers = format!("Event: presence\r\nExpires: 3600\r\nContent-Type: application/pidf+xml\r\n{if_match}");
         draft.body = document(&self.user, !rng.one_in(4), number);
         self.ask(now, Purpose::Publish { number }, draft)
     }
@@ -290,7 +289,8 @@ impl Client {
             }
             Timer::Resubscribe(_) => Vec::new(),
             Timer::Act => {
-                let mut wants = vec![Want::Wake(rng.between(Duration::from_millis(500), Duration::from_secs(6)), Timer::Act)];
+                let mut wants =
+                    vec![Want::Wake(rng.between(Duration::from_millis(500), Duration::from_secs(6)), Timer::Act)];
                 if self.active && self.registered {
                     wants.extend(self.act(now, rng, check));
                 }

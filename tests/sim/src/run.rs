@@ -55,7 +55,10 @@ pub fn run(seed: u64) -> anyhow::Result<Report> {
 fn everybody_sees_the_truth(world: &mut World) {
     let views = world.check.views.clone();
     for ((watcher, call_id), (user, view)) in views {
-        let alive = world.clients().get(watcher).is_some_and(|c| c.registered && c.watches.get(&call_id).is_some_and(Watch::goes_on));
+        let alive = world
+            .clients()
+            .get(watcher)
+            .is_some_and(|c| c.registered && c.watches.get(&call_id).is_some_and(Watch::goes_on));
         if !alive {
             continue;
         }
@@ -67,7 +70,9 @@ fn everybody_sees_the_truth(world: &mut World) {
                 // Its front end died before it was decided: its client finds out at its next refresh.
                 continue;
             }
-            let what = format!("{owners:#?} device {watcher} sees {user} as {view:?} ({call_id}), the store says open {open}, note {note:?}");
+            let what = format!(
+                "{owners:#?} device {watcher} sees {user} as {view:?} ({call_id}), the store says open {open}, note {note:?}"
+            );
             world.check.broke(now, "I16", what);
         }
     }

@@ -60,8 +60,7 @@ pub fn password(user: &str) -> String {
 
 /// The row that answers a challenge.
 pub fn credentials(challenge: &Message, draft: &Draft) -> Option<String> {
-    let rows =
-        [(HeaderName::WwwAuthenticate, "Authorization"), (HeaderName::ProxyAuthenticate, "Proxy-Authorization")];
+    let rows = [(HeaderName::WwwAuthenticate, "Authorization"), (HeaderName::ProxyAuthenticate, "Proxy-Authorization")];
     let (name, row) = rows.into_iter().find_map(|(asked, answer)| challenge.text(asked).map(|row| (answer, row)))?;
     let nonce = row.split("nonce=\"").nth(1)?.split('"').next()?;
     let user = &draft.from;

@@ -290,7 +290,9 @@ impl World {
             alone: false,
         };
         let Some(Outcome::FrontEndStart(started)) = self.execute(start.into()) else { return };
-        let Some(Outcome::AccountsChanged(accounts)) = self.execute(ChangedSince { cursor: None }.into()) else { return };
+        let Some(Outcome::AccountsChanged(accounts)) = self.execute(ChangedSince { cursor: None }.into()) else {
+            return;
+        };
         let Ok(key) = PoolKey::from_octets(&[7; 32]) else { return };
         let engine = Engine::new(Start {
             fe: started.fe,
@@ -419,6 +421,7 @@ impl World {
     fn end_front_end(&mut self, fe: usize) {
         let Some(place) = self.places.get_mut(fe) else { return };
         let gone = std::mem::replace(place, Place::empty());
+        self.check.dead.insert(gone.inc.0);
         for (client, life) in gone.connections.into_values() {
             self.after(200, 5_000, Event::Closed { client, life });
         }
@@ -500,12 +503,8 @@ impl World {
             Flow::Stream(place.serial)
         };
         if let Flow::Stream(serial) = flow {
-            let info = FlowInfo {
-                transport: Transport::Tcp,
-                local: address(fe),
-                remote: remote(client),
-                server_name: None,
-            };
+            let info =
+                FlowInfo { transport: Transport::Tcp, local: address(fe), remote: remote(client), server_name: None };
             self.input(fe, inc, Input::Opened { serial, info });
         }
         if let Some(path) = self.paths.get_mut(client) {
@@ -583,7 +582,12 @@ impl World {
                 .collect();
             if let Some(fe) = self.rng.choose(&ready).copied() {
                 let inc = self.places.get(fe).map_or(path.inc, |p| p.inc);
-                *path = Path { fe, inc, flow: Flow::Udp { socket: 0, local: address(fe), remote: remote(client) }, ..*path };
+                *path = Path {
+                    fe,
+                    inc,
+                    flow: Flow::Udp { socket: 0, local: address(fe), remote: remote(client) },
+                    ..*path
+                };
             }
         }
         path.last = now;

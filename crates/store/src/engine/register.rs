@@ -45,7 +45,10 @@ pub(crate) fn register<T: Tables>(tables: &mut T, now: Micros, request: &Request
     }
     let mut adoptable = 0;
     for id in plan.moved(request, &rows) {
-        adoptable += tables.owned_elsewhere(id, request.flow.fe, now)?;
+        adoptable += tables.dialogs_at(id, Some(request.flow.fe), now)?;
+    }
+    for id in plan.created(&rows) {
+        adoptable += tables.dialogs_at(id, None, now)?;
     }
     let change = if plan.shows { show(tables, now, request, &rows, &plan, &lives)? } else { None };
     let visible = plan.rows.iter().filter(|row| row.life(&lives, now).visible());

@@ -24,8 +24,8 @@ pub(crate) trait Subscriptions: Backend {
         after: Option<Key128>,
         limit: usize,
     ) -> Result<Vec<SubscriptionRow>, Self::Error>;
-    /// How many live dialogs of an endpoint other incarnations own.
-    fn owned_elsewhere(&mut self, endpoint: EndpointId, fe: Incarnation, now: Micros) -> Result<u32, Self::Error>;
+    /// How many live dialogs of an endpoint there are, those of one owner left out.
+    fn dialogs_at(&mut self, endpoint: EndpointId, but: Option<Incarnation>, now: Micros) -> Result<u32, Self::Error>;
     /// Inserts or replaces one.
     fn put_subscription(&mut self, row: &SubscriptionRow) -> Result<(), Self::Error>;
     /// Removes one.

@@ -30,10 +30,10 @@ impl Subscriptions for Memory {
         Ok(live.filter(|row| after.is_none_or(|after| row.sub_id > after)).take(limit).cloned().collect())
     }
 
-    fn owned_elsewhere(&mut self, endpoint: EndpointId, fe: Incarnation, now: Micros) -> Result<u32, Infallible> {
+    fn dialogs_at(&mut self, endpoint: EndpointId, but: Option<Incarnation>, now: Micros) -> Result<u32, Infallible> {
         let rows = self.subscriptions.range(of_user(endpoint.user())).map(|(_, row)| row);
-        let foreign = rows.filter(|row| row.endpoint == Some(endpoint) && row.fe != fe && row.expires_at > now);
-        Ok(u32::try_from(foreign.count()).unwrap_or(u32::MAX))
+        let there = rows.filter(|row| row.endpoint == Some(endpoint) && Some(row.fe) != but && row.expires_at > now);
+        Ok(u32::try_from(there.count()).unwrap_or(u32::MAX))
     }
 
     fn put_subscription(&mut self, row: &SubscriptionRow) -> Result<(), Infallible> {

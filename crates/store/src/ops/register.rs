@@ -84,8 +84,9 @@ pub struct Done {
     pub touched: Vec<Touched>,
     /// The user's presence as it is now: set where it changed (first or last endpoint, publications gone with one).
     pub change: Option<PresenceChange>,
-    /// Dialogs of endpoints of this request that another front end owns and the client still knows, since the REGISTER
-    /// before had the same Call-ID: to be adopted. Counted only where an endpoint came to another flow.
+    /// Dialogs to be adopted. Of an endpoint that came to another flow: those another front end owns and the client still
+    /// knows, since the REGISTER before had the same Call-ID. Of one that was not there: all, whoever owns them; it may
+    /// have been away for long, and whether the client still knows them shows when it is told something.
     pub adoptable: u32,
 }
 

@@ -66,10 +66,10 @@ impl Subscriptions for Transaction<'_> {
         self.all(sql, of, subscription)
     }
 
-    fn owned_elsewhere(&mut self, endpoint: EndpointId, fe: Incarnation, now: Micros) -> rusqlite::Result<u32> {
+    fn dialogs_at(&mut self, endpoint: EndpointId, but: Option<Incarnation>, now: Micros) -> rusqlite::Result<u32> {
         let sql = "select count(*) from subscription
-                   where user_id = ?1 and endpoint_id = ?2 and fe <> ?3 and expires_at > ?4";
-        let of = (int(endpoint.user().0), bits(endpoint), fe.0, int(now.0));
+                   where user_id = ?1 and endpoint_id = ?2 and fe is not ?3 and expires_at > ?4";
+        let of = (int(endpoint.user().0), bits(endpoint), but.map(|fe| fe.0), int(now.0));
         Ok(self.one(sql, of, |row| row.get(0))?.unwrap_or(0))
     }
 

@@ -5,6 +5,7 @@ use commpool_model::presence::Availability;
 use commpool_store::ops::adopt::{Adopt, Adopted, AdoptedDialog, Flush, Flushed};
 use commpool_store::ops::endpoints::Expire;
 use commpool_store::ops::front_ends::Stop;
+use commpool_store::ops::register::{Change, Unregister, Unregistered};
 use commpool_store::ops::subscribe::{CSEQ_STEP, Ended, Presentity, Reply, Request};
 
 use crate::bench::{Bench, Registration, contract, flow, publication};
@@ -41,6 +42,7 @@ fn watching(b: &Bench, fe: Incarnation, bob: UserRef) -> EndpointId {
 
 contract! {
     a_register_elsewhere_tells_that_dialogs_can_be_adopted
+    dialogs_wait_for_an_endpoint_that_was_long_away
     an_endpoints_dialogs_become_the_new_owners
     a_refresh_where_the_endpoint_is_not_known_leaves_the_dialog_its_endpoint
     to_adopt_twice_is_to_adopt_once
@@ -65,6 +67,20 @@ fn a_register_elsewhere_tells_that_dialogs_can_be_adopted(b: &Bench) {
     let third = b.start(false);
     let restarted = Registration::new(bob, third, 1).call("anew");
     assert_eq!(adoptable(restarted), 0, "a client that began anew does not know its dialogs");
+}
+
+fn dialogs_wait_for_an_endpoint_that_was_long_away(b: &Bench) {
+    let (fe, bob) = (b.start(true), b.add("bob"));
+    for name in ["alice", "carol"] {
+        b.add(name);
+    }
+    let endpoint = watching(b, fe, bob);
+    let dropped = b.ask(Unregister { fe, user: bob, endpoints: Some(vec![endpoint]) });
+    assert!(matches!(dropped, Unregistered::Done { .. }));
+    let back = b.register(&Registration::new(bob, fe, 1).cseq(2));
+    assert_eq!((back.touched[0].endpoint, back.touched[0].how), (Some(endpoint), Change::Created));
+    assert_eq!(back.adoptable, 2, "whoever owns them");
+    assert_eq!(adopted(b, adoption(endpoint, fe)).0.len(), 2);
 }
 
 fn a_refresh_where_the_endpoint_is_not_known_leaves_the_dialog_its_endpoint(b: &Bench) {

@@ -6,6 +6,7 @@ mod assert;
 mod batches;
 mod bench;
 mod credentials;
+#[allow(dead_code, reason = "each program of tests uses its part")]
 #[path = "../support/database.rs"]
 mod database;
 mod endpoints;

@@ -56,6 +56,11 @@ impl Plan {
         before.iter().filter(moved).filter(written).map(|row| row.id)
     }
 
+    /// Endpoints that were not there, or not any more: dialogs of before may still be.
+    pub(super) fn created<'a>(&'a self, before: &'a [EndpointRow]) -> impl Iterator<Item = EndpointId> {
+        self.written.iter().copied().filter(|id| before.iter().all(|row| row.id != *id))
+    }
+
     fn remove(&mut self, id: EndpointId) {
         if let Some(place) = self.rows.iter().position(|row| row.id == id) {
             self.removed.push(self.rows.remove(place));

@@ -140,7 +140,7 @@ begin
         where v_status[p.req] = 0 and (p.act < 4 or v_replay is null or p.req <> all (v_replay));
     end if;
 
-    select bool_or(p.act in (2, 4)), bool_or(p.other_flow and p.same_call and p.act = 1),
+    select bool_or(p.act in (2, 4)), bool_or(p.act = 1 and (p.other_flow and p.same_call or p.fe is null)),
            array_agg(distinct p.user_id) filter (
                where p.act in (2, 4) or p.act = 1 and (not p.was_visible or p.living and p.other_flow))
     into v_removes, v_moves, v_shows
@@ -206,8 +206,8 @@ begin
         from (select p.req, count(*) as number
               from unnest(v_plan) p
               join commpool.subscription s on s.user_id = p.user_id and s.endpoint_id = p.endpoint_id
-              where p.act = 1 and not p.replay and p.other_flow and p.same_call
-                and s.fe <> p_fe[p.req] and s.expires_at > v_now
+              where p.act = 1 and not p.replay and s.expires_at > v_now
+                and (p.other_flow and p.same_call and s.fe <> p_fe[p.req] or p.fe is null)
               group by p.req) a;
     end if;
 
