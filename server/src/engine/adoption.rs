@@ -28,6 +28,8 @@ const TOLD_FOR: Duration = Duration::from_secs(30);
 const MAX_TOLD: usize = 20_000;
 /// How often lifetimes and numbers are told to the store.
 const FLUSH: Duration = Duration::from_secs(60);
+/// So many dialogs of an endpoint refused before one is accepted: its client began anew.
+const REFUSALS: u8 = 2;
 /// Most rows in one call.
 const ROWS: usize = 1000;
 
@@ -147,7 +149,7 @@ impl Engine {
             (Some(presentity), address),
             Origin(id.0),
         );
-        own.adopted = true;
+        own.doubts = REFUSALS;
         own.told = self.told_before(id, presentity);
         let news = own.told.is_none() || own.told != self.watched.get(presentity).map(|t| t.edition);
         self.insert_dialog(now, id, own, adoption.flow, left);

@@ -53,8 +53,9 @@ pub(super) struct Subscription {
     origin: Origin,
     /// What was sent last; a NOTIFY under way counts.
     pub(super) told: Option<Edition>,
-    /// Came from another front end, and its client has not answered us yet.
-    pub(super) adopted: bool,
+    /// Came from another front end: so many refusals of dialogs that came with it, itself among them, and its client
+    /// counts as one that began anew. Zero: it is known to the client.
+    pub(super) doubts: u8,
     /// A NOTIFY waits for its answer.
     under_way: bool,
     /// Something is to be sent after that.
@@ -85,7 +86,7 @@ impl Subscription {
             address: address.to_owned(),
             origin,
             told: None,
-            adopted: false,
+            doubts: 0,
             under_way: false,
             again: false,
             ending: None,
@@ -122,8 +123,8 @@ impl Dialogs {
     pub(super) fn describe(&self, call_id: &str) -> Option<String> {
         let own = self.all.values().find(|own| own.dialog.call_id() == call_id)?;
         Some(format!(
-            "flow {:?}, presentity {:?}, told {:?}, under way {}, again {}, adopted {}, ending {:?}",
-            own.flow, own.presentity, own.told, own.under_way, own.again, own.adopted, own.ending
+            "flow {:?}, presentity {:?}, told {:?}, under way {}, again {}, doubts {}, ending {:?}",
+            own.flow, own.presentity, own.told, own.under_way, own.again, own.doubts, own.ending
         ))
     }
 
@@ -535,29 +536,44 @@ impl Engine {
             return self.close_dialog(now, id);
         }
         match own.dialog.answer(status) {
-            After::Keep => own.adopted &= status / 100 != 2,
+            After::Keep if status / 100 == 2 && own.doubts > 0 => {
+                let endpoint = own.endpoint;
+                self.probe_succeeded(endpoint);
+            }
+            After::Keep => {}
             After::End => {
                 tracing::debug!(watcher = own.watcher_address, status, "subscription ended by its client");
-                let (adopted, endpoint) = (own.adopted, own.endpoint);
+                let (doubted, endpoint) = (own.doubts > 0, own.endpoint);
                 self.close_dialog(now, id);
-                return self.probe_failed(now, adopted, endpoint);
+                return self.probe_failed(now, endpoint.filter(|_| doubted));
             }
             After::RetryHigherCSeq if !own.raised => {
                 (own.raised, own.again, own.told) = (true, true, None);
             }
             After::RetryHigherCSeq => {}
         }
-        if std::mem::take(&mut own.again) {
+        if self.dialogs.all.get_mut(&id).is_some_and(|own| std::mem::take(&mut own.again)) {
             self.notify(now, id);
         }
     }
 
-    /// A client that does not know one of the dialogs that came with its endpoint has started anew: it knows none.
-    fn probe_failed(&mut self, now: Moment, adopted: bool, endpoint: Option<EndpointId>) {
-        let Some(endpoint) = endpoint.filter(|_| adopted) else { return };
-        for id in self.dialogs.of(endpoint) {
-            if self.dialogs.get(id).is_some_and(|own| own.adopted) {
-                self.close_dialog(now, id);
+    /// A client that knows one of the dialogs that came with its endpoint is the one that made them.
+    fn probe_succeeded(&mut self, endpoint: Option<EndpointId>) {
+        for id in endpoint.map(|endpoint| self.dialogs.of(endpoint)).unwrap_or_default() {
+            if let Some(own) = self.dialogs.all.get_mut(&id) {
+                own.doubts = 0;
+            }
+        }
+    }
+
+    /// A client that does not know dialogs that came with its endpoint has started anew: it knows none. One alone may
+    /// have ended while nobody heard it.
+    fn probe_failed(&mut self, now: Moment, endpoint: Option<EndpointId>) {
+        for id in endpoint.map(|endpoint| self.dialogs.of(endpoint)).unwrap_or_default() {
+            match self.dialogs.all.get_mut(&id) {
+                Some(own) if own.doubts == 1 => self.close_dialog(now, id),
+                Some(own) => own.doubts = own.doubts.saturating_sub(1),
+                None => {}
             }
         }
     }

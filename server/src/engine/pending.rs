@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use commpool_model::ids::{Incarnation, UserRef};
+use commpool_model::ids::{Incarnation, Key128, UserRef};
 use commpool_sip::otid::Otid;
 use commpool_sip::time::Moment;
 use commpool_store::StoreError;
@@ -12,7 +12,7 @@ use commpool_store::ops::{Operation, Outcome, presence};
 use super::adoption::Adoption;
 use super::dialogs::Asked;
 use super::registrations::Waiting;
-use super::upkeep::Due;
+use super::upkeep::{Due, Expired};
 use super::{Engine, Output};
 use crate::services::{Caller, Refusal, Request};
 
@@ -41,6 +41,10 @@ pub(super) enum Pending {
     Assert,
     /// Lost flows: noted again if the store did not take them.
     Lost(Vec<(UserRef, u32)>),
+    /// Rows whose time is over.
+    Expired(Box<Expired>),
+    /// Dialogs that ended.
+    Ended(Vec<(UserRef, Key128)>),
     /// Nothing follows.
     Done,
 }
@@ -138,14 +142,15 @@ impl Engine {
             }
             (Pending::Subscribe(asked), Outcome::Subscribe(reply)) => self.subscribed(now, *asked, reply),
             (Pending::Unregister(user), Outcome::Unregister(reply)) => self.unregistered(now, user, reply),
-            (Pending::Swept, Outcome::SweepLost(swept) | Outcome::Expire(swept)) => self.swept(now, swept),
+            (Pending::Swept, Outcome::SweepLost(swept)) => self.swept(now, swept),
+            (Pending::Expired(expired), Outcome::Expire(swept)) => self.expired(now, *expired, swept),
             (Pending::Accounts, Outcome::AccountsChanged(changed)) => self.accounts_changed(now, changed),
             (Pending::Renew(sent), Outcome::Renew(reply)) => self.renewed(now, sent, reply),
             (Pending::Reaped(fe), Outcome::Reap(reply)) => self.reaped(now, fe, reply),
             (Pending::Pull, Outcome::Pull(pulled)) => self.pulled(now, pulled),
             (Pending::Adopt(adoption), Outcome::Adopt(reply)) => self.adopted(now, &adoption, reply),
             (Pending::Assert, Outcome::Assert(reply)) => self.asserted(now, reply),
-            (Pending::Done | Pending::Lost(_), _) => {}
+            (Pending::Done | Pending::Lost(_) | Pending::Ended(_), _) => {}
             (pending, outcome) => tracing::error!(?pending, ?outcome, "the store answered something else"),
         }
     }
@@ -164,6 +169,8 @@ impl Engine {
             Pending::Subscribe(asked) => self.not_subscribed(now, *asked),
             Pending::Lost(flows) => self.note_lost_later(now, flows),
             Pending::Unregister(user) => self.sign_out_later(now, user),
+            Pending::Expired(expired) => self.expire_later(now, *expired),
+            Pending::Ended(dialogs) => self.end_later(now, dialogs),
             other => self.answer_later(now, other.request().cloned()),
         }
     }

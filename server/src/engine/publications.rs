@@ -116,7 +116,7 @@ impl Engine {
 
     pub(super) fn publication_due(&mut self, now: Moment, user: UserRef, id: Key128) {
         self.publications.forget(user, id);
-        self.expired.publications.push((user, id));
+        self.due.publications.push((user, id));
         self.timers.set_if_absent(Due::Flush, now);
     }
 }

@@ -406,7 +406,15 @@ impl Engine {
             self.release(id);
             return self.forget_dialogs_of(now, id);
         }
-        self.expired.endpoints.push(id);
+        self.due.endpoints.push(id);
         self.timers.set_if_absent(Due::Flush, now);
+    }
+
+    /// An endpoint that should have expired by now and was not refreshed here.
+    pub(super) fn past_here(&mut self, now: Moment, id: EndpointId) {
+        if self.registrations.held.get(&id).is_some_and(|held| held.expires <= now) {
+            self.release(id);
+            self.forget_dialogs_of(now, id);
+        }
     }
 }

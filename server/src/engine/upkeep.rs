@@ -40,6 +40,9 @@ const SWEEP: u32 = 500;
 /// Most rows in one flush.
 const FLUSH: usize = 1000;
 
+/// Most ended dialogs that wait for the store; the rows of others end by their expiry.
+const MAX_ENDED: usize = 100_000;
+
 /// A thing that falls due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Due {
@@ -95,11 +98,10 @@ pub(super) enum Due {
 }
 
 /// Rows whose timers rang, on their way to the store.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Expired {
     pub(super) endpoints: Vec<EndpointId>,
     pub(super) publications: Vec<(UserRef, Key128)>,
-    pub(super) subscriptions: Vec<(UserRef, Key128)>,
 }
 
 impl Engine {
@@ -187,13 +189,36 @@ impl Engine {
         self.flush_lost(now);
         while !self.ended.is_empty() {
             let dialogs = self.ended.drain(..self.ended.len().min(FLUSH)).collect();
-            self.call(now, End { fe: self.fe, dialogs }, Pending::Done);
+            let end = End { fe: self.fe, dialogs: Vec::clone(&dialogs) };
+            self.call(now, end, Pending::Ended(dialogs));
         }
-        let Expired { endpoints, publications, subscriptions } = std::mem::take(&mut self.expired);
-        if !(endpoints.is_empty() && publications.is_empty() && subscriptions.is_empty()) {
-            let expire = Expire { fe: self.fe, endpoints, publications, subscriptions };
-            self.call(now, expire, Pending::Swept);
+        let expired = std::mem::take(&mut self.due);
+        if !(expired.endpoints.is_empty() && expired.publications.is_empty()) {
+            let Expired { endpoints, publications } = expired.clone();
+            let expire = Expire { fe: self.fe, endpoints, publications, subscriptions: Vec::new() };
+            self.call(now, expire, Pending::Expired(Box::new(expired)));
         }
+    }
+
+    /// What the store did not remove has a longer life elsewhere: it is not ours any more.
+    pub(super) fn expired(&mut self, now: Moment, expired: Expired, swept: Swept) {
+        self.swept(now, swept);
+        for id in expired.endpoints {
+            self.past_here(now, id);
+        }
+    }
+
+    pub(super) fn expire_later(&mut self, now: Moment, expired: Expired) {
+        self.due.endpoints.extend(expired.endpoints);
+        self.due.publications.extend(expired.publications);
+        self.timers.set_if_absent(Due::Flush, now + AGAIN);
+    }
+
+    pub(super) fn end_later(&mut self, now: Moment, dialogs: Vec<(UserRef, Key128)>) {
+        if self.ended.len() < MAX_ENDED {
+            self.ended.extend(dialogs);
+        }
+        self.timers.set_if_absent(Due::Flush, now + AGAIN);
     }
 
     pub(super) fn flush_lost(&mut self, now: Moment) {

@@ -403,6 +403,10 @@ impl Client {
                 check.subscribe_answered(now, self.index, &call_id, status);
                 let granted = message.expires().ok().flatten().unwrap_or(0);
                 let again = Duration::from_secs((granted / 2).max(20).into());
+                if status / 100 == 5 {
+                    // Not now, says the server; the subscription lives on.
+                    return vec![Want::Wake(Duration::from_secs(10), Timer::Resubscribe(call_id))];
+                }
                 if good && granted > 0 { vec![Want::Wake(again, Timer::Resubscribe(call_id))] } else { Vec::new() }
             }
             Purpose::Publish { number } => {
