@@ -18,6 +18,7 @@ use commpool_store::{Memory, SqliteOptions, Store};
 use proptest::prelude::*;
 use proptest::sample::select;
 
+#[allow(dead_code, reason = "each program of tests uses its part")]
 #[path = "support/database.rs"]
 mod database;
 

@@ -120,8 +120,7 @@ pub struct ExternalSpec {
     /// and server-password (front ends).
     #[schemars(length(min = 1, max = 253))]
     pub credentials_secret: String,
-    /// How connections to the database are protected.
-    #[serde(default)]
+    /// How connections to the database are protected: caSecret with a Secret's name, or mode disable.
     pub tls: ExternalTlsSpec,
 }
 

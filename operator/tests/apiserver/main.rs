@@ -3,6 +3,7 @@
 //! Started when COMMPOOL_KUBE_BIN names a folder with `etcd` and `kube-apiserver`; required where CI=true. There is no
 //! kubelet and no controller manager: what they would do is written into the status of the objects.
 
+mod enterprise;
 mod repairs;
 mod server;
 
@@ -34,7 +35,10 @@ async fn the_operator_serves_pools_of_a_real_api_server() {
     let operator = Operator::start(&server).await;
     samples(&admin).await;
     becomes_ready(&admin).await;
+    enterprise::becomes_ready(&admin).await;
     rests(&admin, &operator).await;
+    enterprise::scales(&admin).await;
+    enterprise::upgrades(&admin).await;
     repairs::deletions_and_edits(&admin).await;
     repairs::what_stands_in_the_way(&admin).await;
     rests(&admin, &operator).await;
@@ -172,15 +176,15 @@ fn pool(name: &str, spec: Value) -> Value {
 
 async fn refuses(admin: &Client) {
     let domains = json!(["example.com"]);
-    for (spec, words) in [
-        (json!({"sipDomains": domains, "edition": "Enterprise"}), "supported values: \"Standard\""),
+    let of_either_edition = [
         (json!({"sipDomains": domains, "replicas": 2}), "field not declared in schema"),
         (json!({}), "sipDomains: Required value"),
         (json!({"sipDomains": ["example.com", "example.com"]}), "duplicate"),
         (json!({"sipDomains": domains, "service": {"type": "NodePort"}}), "type NodePort needs hostname"),
         (json!({"sipDomains": domains, "frontEnd": {"storage": {"size": "1Mi"}}}), "must be at least 64Mi"),
         (json!({"sipDomains": domains, "service": {"loadBalancerSourceRanges": ["x"]}}), "must be a network"),
-    ] {
+    ];
+    for (spec, words) in of_either_edition.into_iter().chain(enterprise::refused()) {
         let error = apply(admin, &pool("wrong", spec.clone()), NAMESPACE)
             .await
             .err()
@@ -216,13 +220,18 @@ async fn reaches(admin: &Client, name: &str, type_: &str, status: &str, reason: 
     .await
 }
 
-/// What the rest of a cluster would write: an address, a bound claim, a ready pod.
-async fn serve(admin: &Client, name: &str) {
+/// What a load balancer would write.
+async fn address(admin: &Client, name: &str) {
     let services: Api<Service> = Api::namespaced(admin.clone(), NAMESPACE);
     let address = json!({"status": {"loadBalancer": {"ingress": [{"ip": "198.51.100.7"}]}}});
     if services.get(name).await.unwrap().spec.unwrap().type_.as_deref() == Some("LoadBalancer") {
         services.patch_status(name, &PatchParams::default(), &Patch::Merge(&address)).await.unwrap();
     }
+}
+
+/// What the rest of a cluster would write: an address, a ready pod.
+async fn serve(admin: &Client, name: &str) {
+    address(admin, name).await;
     let workload = format!("{name}-front-end");
     let sets: Api<StatefulSet> = Api::namespaced(admin.clone(), NAMESPACE);
     let set = until("the workload", Duration::from_secs(30), || async { sets.get_opt(&workload).await.unwrap() }).await;
@@ -278,6 +287,7 @@ async fn becomes_ready(admin: &Client) {
 /// Passes over pools at rest write nothing: neither the operator counts a write nor does any object get a new version.
 async fn rests(admin: &Client, operator: &Operator) {
     const ROUNDS: usize = 5;
+    const POOLS: [&str; 5] = ["demo", "all-transports", "node-port", "given-certificate", "office"];
     settles(operator).await;
     let writes = operator.count("commpool_operator_writes_total").await;
     let versions = versions(admin).await;
@@ -285,11 +295,11 @@ async fn rests(admin: &Client, operator: &Operator) {
     for round in 0..ROUNDS {
         let passes = operator.count("commpool_operator_passes_total").await;
         let touch = json!({"metadata": {"annotations": {"example.com/round": round.to_string()}}});
-        for name in ["demo", "all-transports", "node-port", "given-certificate"] {
+        for name in POOLS {
             pools.patch(name, &PatchParams::default(), &Patch::Merge(&touch)).await.unwrap();
         }
         until("a pass over each pool", Duration::from_secs(20), || async {
-            (operator.count("commpool_operator_passes_total").await >= passes + 4).then_some(())
+            (operator.count("commpool_operator_passes_total").await >= passes + POOLS.len() as u64).then_some(())
         })
         .await;
     }
@@ -316,6 +326,9 @@ async fn versions(admin: &Client) -> Vec<(String, Option<String>)> {
         ("", "v1", "ServiceAccount"),
         ("", "v1", "PersistentVolumeClaim"),
         ("apps", "v1", "StatefulSet"),
+        ("apps", "v1", "Deployment"),
+        ("batch", "v1", "Job"),
+        ("policy", "v1", "PodDisruptionBudget"),
     ] {
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
         let api: Api<DynamicObject> = Api::namespaced_with(admin.clone(), NAMESPACE, &resource);

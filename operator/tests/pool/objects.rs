@@ -8,7 +8,7 @@ use commpool_operator::validate::{Environment, validate};
 use rcgen::KeyPair;
 use serde_json::{Value, json};
 
-use crate::support::{minimal, spec};
+use crate::support::{enterprise, enterprise_with, minimal, spec};
 
 /// Always the same octets; keys of certificates are chance all the same, and are not shown.
 struct Fixed;
@@ -57,21 +57,45 @@ fn varied() -> Value {
     }))
 }
 
+/// Everything of Enterprise Edition set, with a database that somebody else keeps.
+fn varied_enterprise() -> Value {
+    let mut spec = varied();
+    spec["edition"] = json!("Enterprise");
+    let front_end = &mut spec["frontEnd"];
+    front_end.as_object_mut().unwrap().remove("storage");
+    front_end["replicas"] = json!(1);
+    front_end["drain"] = json!({"timeoutSeconds": 300, "flowsPerSecond": 7});
+    front_end["maxSurge"] = json!("25%");
+    spec["database"] = json!({"external": {"host": "2001:db8::7", "port": 6432, "name": "chat", "credentialsSecret": "logins",
+        "tls": {"caSecret": "trust"}}});
+    spec
+}
+
 /// All objects as YAML; of Secrets, the configuration in clear and of the rest only the keys.
 fn shown(built: &Built) -> String {
     let desired = &built.desired;
-    let mut objects = vec![json!(desired.service), json!(desired.service_account)];
-    for secret in [&desired.keys, &desired.authority, &desired.certificate, &desired.config].into_iter().flatten() {
+    let mut objects = vec![json!(desired.service), json!(desired.peers), json!(desired.service_account)];
+    let secrets = [
+        &desired.keys,
+        &desired.credentials,
+        &desired.authority,
+        &desired.certificate,
+        &desired.peer_certificate,
+        &desired.config,
+    ];
+    for secret in secrets.into_iter().flatten() {
         let mut object = json!(secret);
         for (key, octets) in secret.data.iter().flatten() {
-            let text =
-                if key == "config.yaml" { String::from_utf8(octets.0.clone()).unwrap() } else { "(chance)".into() };
+            let is_plain = key == "config.yaml" || key.ends_with("-username");
+            let text = if is_plain { String::from_utf8(octets.0.clone()).unwrap() } else { "(chance)".into() };
             object["data"][key] = json!(text);
         }
         objects.push(object);
     }
-    objects.extend([json!(desired.claim), json!(desired.front_end)]);
-    let documents: Vec<String> = objects.iter().map(|object| serde_yaml::to_string(object).unwrap()).collect();
+    objects.extend([json!(desired.claim), json!(desired.database_service), json!(desired.database)]);
+    objects.extend([json!(desired.migration), json!(desired.front_end), json!(desired.disruption_budget)]);
+    let documents = objects.iter().filter(|object| !object.is_null());
+    let documents: Vec<String> = documents.map(|object| serde_yaml::to_string(object).unwrap()).collect();
     documents.join("---\n")
 }
 
@@ -85,11 +109,32 @@ fn objects_of_a_pool_with_everything_set() {
     insta::assert_snapshot!(shown(&built(varied())));
 }
 
+#[test]
+fn objects_of_the_shortest_enterprise_pool() {
+    insta::assert_snapshot!(shown(&built(enterprise())));
+}
+
+#[test]
+fn objects_of_an_enterprise_pool_with_everything_set() {
+    insta::assert_snapshot!(shown(&built(varied_enterprise())));
+}
+
+/// All pods that the objects of a pool make.
+fn pods(built: &Built) -> Vec<Value> {
+    let desired = &built.desired;
+    let makers = [json!(desired.front_end), json!(desired.database), json!(desired.migration)];
+    makers.iter().filter(|maker| !maker.is_null()).map(|maker| maker["spec"]["template"]["spec"].clone()).collect()
+}
+
 /// What the Pod Security Standard `restricted` asks of a pod, as far as our pods could break it.
 #[test]
 fn pods_pass_the_restricted_standard() {
-    for spec in [minimal(), varied()] {
-        let pod = json!(built(spec).desired.front_end)["spec"]["template"]["spec"].clone();
+    let all: Vec<Value> = [minimal(), varied(), enterprise(), varied_enterprise()]
+        .into_iter()
+        .flat_map(|spec| pods(&built(spec)))
+        .collect();
+    assert_eq!(all.len(), 7);
+    for pod in all {
         assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
         assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
         assert_eq!(pod["automountServiceAccountToken"], false);
@@ -105,12 +150,36 @@ fn pods_pass_the_restricted_standard() {
                 container["resources"]["requests"]["cpu"].is_string()
                     && container["resources"]["limits"]["memory"].is_string()
             );
-            let ports = container["ports"].as_array().unwrap();
-            assert!(ports.iter().all(|port| port.get("hostPort").is_none()));
+            let ports = container["ports"].as_array().into_iter().flatten();
+            assert!(ports.into_iter().all(|port| port.get("hostPort").is_none()));
         }
         let kinds =
             pod["volumes"].as_array().unwrap().iter().flat_map(|volume| volume.as_object().unwrap().keys().cloned());
-        assert!(kinds.filter(|kind| kind != "name").all(|kind| kind == "projected" || kind == "persistentVolumeClaim"));
+        let allowed = ["name", "projected", "persistentVolumeClaim", "emptyDir"];
+        assert!(kinds.into_iter().all(|kind| allowed.contains(&kind.as_str())));
+    }
+}
+
+/// What makes a migration another one, and what does not.
+#[test]
+fn a_migration_is_named_by_all_that_it_is_made_of() {
+    let name = |more: Value| json!(built(enterprise_with(more)).desired.migration)["metadata"]["name"].clone();
+    let first = name(json!({}));
+    for same in [
+        json!({"frontEnd": {"replicas": 5, "maxSurge": 1}}),
+        json!({"policy": {"maxMessageBytes": 4096}}),
+        json!({"database": {"embedded": {"resources": {"limits": {"memory": "2Gi"}}}}}),
+    ] {
+        assert_eq!(name(same.clone()), first, "{same}");
+    }
+    for other in [
+        json!({"version": "2.0.0"}),
+        json!({"image": {"registry": "r.example.com"}}),
+        json!({"image": {"pullSecrets": ["r"]}}),
+        json!({"frontEnd": {"placement": {"nodeSelector": {"a": "b"}}}}),
+        json!({"database": {"external": {"host": "db", "credentialsSecret": "db", "tls": {"mode": "disable"}}}}),
+    ] {
+        assert_ne!(name(other.clone()), first, "{other}");
     }
 }
 

@@ -114,6 +114,9 @@ pub(crate) fn remove<T: Tables>(
     endpoints: &[EndpointId],
     publications: &[commpool_model::ids::Key128],
 ) -> Result<(Vec<EndpointRow>, Option<PresenceChange>), T::Error> {
+    if endpoints.is_empty() && publications.is_empty() {
+        return Ok((Vec::new(), None));
+    }
     let lives = tables.lives()?;
     let rows = tables.endpoints_of(user)?;
     let mut published = tables.publications_of(user)?;

@@ -5,12 +5,15 @@ use std::time::Duration;
 use sqlx::{ConnectOptions, PgConnection, Row};
 use tokio::time::timeout;
 
+use super::call::Line;
 use super::fault::{Fault, explain, judge};
 use super::functions::{self, API};
 use super::options::PostgresOptions;
 use crate::error::StoreError;
 
-/// How long any step towards the database may take.
+/// How long the database may take to accept a connection: it may be busy with those of many others.
+const ACCEPT: Duration = Duration::from_secs(5);
+/// How long a call may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Settings of every session. Plans are made once and by index: what an empty table suggests would stay. The server's
@@ -28,16 +31,16 @@ const SETTINGS: &[(&str, &str)] = &[
 ///
 /// # Errors
 /// The database is away, refuses, is a standby, or has another schema.
-pub(super) async fn connect(options: &PostgresOptions, lane: &str) -> Result<PgConnection, StoreError> {
+pub(super) async fn connect(options: &PostgresOptions, line: Line) -> Result<PgConnection, StoreError> {
     let place = || options.place();
-    let driver = options.driver(&format!("commpool {lane}"), SETTINGS.iter().copied())?;
-    let opened = timeout(PATIENCE, driver.connect()).await;
+    let driver = options.driver(&format!("commpool {}", line.name()), SETTINGS.iter().copied())?;
+    let opened = timeout(ACCEPT, driver.connect()).await;
     let mut connection = match opened {
         Err(_) => return Err(StoreError::Unavailable(format!("{}: does not answer", place()))),
         Ok(Err(error)) => return Err(StoreError::Unavailable(format!("{}: {}", place(), explain(&error)))),
         Ok(Ok(connection)) => connection,
     };
-    match timeout(PATIENCE, greet(&mut connection)).await {
+    match timeout(PATIENCE, greet(&mut connection, line)).await {
         Err(_) => Err(StoreError::Unavailable(format!("{}: does not answer", place()))),
         Ok(Err(StoreError::Unavailable(text))) => Err(StoreError::Unavailable(format!("{}: {text}", place()))),
         Ok(Err(error)) => Err(error),
@@ -46,8 +49,8 @@ pub(super) async fn connect(options: &PostgresOptions, lane: &str) -> Result<PgC
 }
 
 /// Asks who the other side is.
-async fn greet(connection: &mut PgConnection) -> Result<(), StoreError> {
-    let asked = sqlx::query("select offered, floor, schema, standby from commpool_api_1.hello($1)")
+async fn greet(connection: &mut PgConnection, line: Line) -> Result<(), StoreError> {
+    let asked = sqlx::query("select offered, floor, schema, standby, read_only from commpool_api_1.hello($1)")
         .bind(functions::hash())
         .fetch_one(connection)
         .await;
@@ -57,13 +60,18 @@ async fn greet(connection: &mut PgConnection) -> Result<(), StoreError> {
         Err(error) if judge(&error) == Fault::Schema => return Err(StoreError::Schema { need, found: 0 }),
         Err(error) => return Err(StoreError::Unavailable(explain(&error))),
     };
-    let read = || -> sqlx::Result<(bool, i32, i32, bool)> {
-        Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?))
+    let read = || -> sqlx::Result<(bool, i32, i32, bool, bool)> {
+        Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?, row.try_get(4)?))
     };
-    let (offered, floor, schema, standby) = read().map_err(|error| StoreError::Unavailable(explain(&error)))?;
+    let (offered, floor, schema, standby, read_only) =
+        read().map_err(|error| StoreError::Unavailable(explain(&error)))?;
     let found = u32::try_from(schema).unwrap_or(0);
     if standby {
         return Err(StoreError::Unavailable("is a standby; connect to the primary".to_owned()));
+    }
+    if read_only && line != Line::Read {
+        let text = "takes no writes; look at its default_transaction_read_only";
+        return Err(StoreError::Unavailable(text.to_owned()));
     }
     if floor > API {
         // Every schema that has left this API behind is newer.

@@ -51,9 +51,11 @@ pub(super) fn explain(error: &sqlx::Error) -> String {
         "53100" => "free some space on the database's disk",
         "53300" => "raise max_connections: five are needed per front end",
         "55P03" | "57014" => "the database is slow or a row is locked for too long",
-        _ => return error.to_string(),
+        _ => "",
     };
-    format!("{error}; {mend}")
+    // The server's own words; the driver adds where in the server's source they stand.
+    let text = error.as_database_error().map_or_else(|| error.to_string(), |error| error.message().to_owned());
+    if mend.is_empty() { text } else { format!("{text}; {mend}") }
 }
 
 pub(super) fn unavailable(error: &sqlx::Error) -> StoreError {

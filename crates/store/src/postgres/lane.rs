@@ -1,6 +1,7 @@
 //! A queue in front of one or two connections: what queued while they were busy is their next call.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use crate::error::StoreError;
 use crate::job::{Job, QUEUE};
 
 /// How long a request may wait for its turn; then nothing is done about it.
-const TURN: Duration = Duration::from_secs(1);
+pub(super) const TURN: Duration = Duration::from_secs(1);
 /// How far behind its first request a call is filled up.
 const SIGHT: usize = 1024;
 
@@ -19,6 +20,8 @@ const SIGHT: usize = 1024;
 pub(super) struct Lane {
     queue: Mutex<Queue>,
     wake: Notify,
+    /// Workers that have a connection.
+    connected: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -108,6 +111,21 @@ impl Lane {
     fn drain(&self) -> (Vec<Job>, bool) {
         let mut queue = self.lock();
         (queue.jobs.drain(..).collect(), queue.closed)
+    }
+
+    /// Counts in a worker that has a connection.
+    pub(super) fn up(&self) {
+        self.connected.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts out one that has lost it.
+    pub(super) fn down(&self) {
+        self.connected.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether somebody works on it.
+    pub(super) fn is_served(&self) -> bool {
+        self.connected.load(Ordering::Relaxed) > 0
     }
 
     /// Takes no more; what is queued is still carried out.

@@ -112,7 +112,8 @@ async fn lock(connection: &mut PgConnection) -> Result<(), StoreError> {
 async fn become_owner(connection: &mut PgConnection) -> Result<(), StoreError> {
     if let Err(error) = raw_sql("set role commpool_owner").execute(&mut *connection).await {
         return Err(StoreError::Unavailable(format!(
-            "{error}; make the roles by the statements that `commpool-server migrate --print-roles` shows"
+            "{}; make the roles by the statements that `commpool-server migrate --print-roles` shows",
+            explain(&error)
         )));
     }
     // Only in this form, for all schemas, does it take anything away.

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use sqlx::PgConnection;
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::call::{Line, carry_out};
 use super::connect::{PATIENCE, connect};
 use super::fault::{Fault, explain, judge, unavailable};
-use super::lane::{Lane, Next};
+use super::lane::{Lane, Next, TURN};
 use super::options::PostgresOptions;
 use crate::error::StoreError;
 use crate::job::Job;
@@ -27,11 +27,13 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 const SCHEMA_WAIT: Duration = Duration::from_secs(10);
 
 pub(super) struct Worker {
-    pub(super) line: Line,
-    pub(super) lane: Arc<Lane>,
-    pub(super) options: Arc<PostgresOptions>,
-    pub(super) meter: Arc<Meter>,
+    line: Line,
+    lane: Arc<Lane>,
+    options: Arc<PostgresOptions>,
+    meter: Arc<Meter>,
     connection: Option<PgConnection>,
+    /// Why the last attempt to connect failed.
+    away: Option<StoreError>,
     wait: Duration,
     hung: Arc<Semaphore>,
 }
@@ -46,7 +48,7 @@ enum Ended {
 impl Worker {
     pub(super) fn new(line: Line, lane: Arc<Lane>, options: Arc<PostgresOptions>, meter: Arc<Meter>) -> Self {
         let hung = Arc::new(Semaphore::new(HUNG));
-        Self { line, lane, options, meter, connection: None, wait: FIRST_WAIT, hung }
+        Self { line, lane, options, meter, connection: None, away: None, wait: FIRST_WAIT, hung }
     }
 
     /// Works until the lane is closed and empty.
@@ -55,37 +57,74 @@ impl Worker {
             if self.connection.is_none() && !self.reconnect().await {
                 return;
             }
-            match self.lane.next().await {
-                Next::Closed => return,
-                Next::Late(jobs) => self.fail(jobs, &StoreError::Unavailable("the database is slow".to_owned())),
-                Next::Call(jobs) => self.work(jobs).await,
+            self.lane.up();
+            let open = self.serve().await;
+            self.lane.down();
+            if !open {
+                return;
             }
         }
     }
 
-    /// Tries to connect once; after a failure, whoever asks before the next attempt is told of it. `false`: the lane
-    /// is closed and empty.
+    /// Works as long as there is a connection; `false`: the lane is closed and empty.
+    async fn serve(&mut self) -> bool {
+        while self.connection.is_some() {
+            match self.lane.next().await {
+                Next::Closed => return false,
+                Next::Late(jobs) => self.fail(jobs, &StoreError::Unavailable("the database is slow".to_owned())),
+                Next::Call(jobs) => self.work(jobs).await,
+            }
+        }
+        true
+    }
+
+    /// Tries to connect once, and waits for a while if that fails. While the database is known to be away, whoever asks
+    /// is told so at once. `false`: the lane is closed and empty.
     async fn reconnect(&mut self) -> bool {
-        let error = match connect(&self.options, self.line.name()).await {
+        let attempt = connect(&self.options, self.line);
+        let connected = tokio::select! {
+            connected = attempt => connected,
+            () = self.tell_meanwhile() => return false,
+        };
+        let error = match connected {
             Ok(connection) => {
                 tracing::info!(lane = self.line.name(), place = self.options.place(), "connected to the database");
-                (self.connection, self.wait) = (Some(connection), FIRST_WAIT);
+                (self.connection, self.away, self.wait) = (Some(connection), None, FIRST_WAIT);
                 return true;
             }
             Err(error) => error,
         };
-        tracing::warn!(lane = self.line.name(), %error, "no connection to the database");
+        if self.away.as_ref() != Some(&error) {
+            tracing::warn!(lane = self.line.name(), %error, "no connection to the database");
+        }
         let wait = match error {
             StoreError::Schema { .. } => SCHEMA_WAIT,
             _ => self.wait + jitter(self.wait),
         };
         self.wait = (self.wait * 2).min(LONGEST_WAIT);
-        let told = async {
-            while let Some(jobs) = self.lane.clear().await {
-                self.fail(jobs, &error);
-            }
-        };
-        timeout(wait, told).await.is_err()
+        let open = timeout(wait, self.tell(&error)).await.is_err();
+        self.away = Some(error);
+        open
+    }
+
+    /// Answers what is asked while an attempt to connect is under way.
+    async fn tell_meanwhile(&self) {
+        if let Some(error) = &self.away {
+            return self.tell(error).await;
+        }
+        sleep(TURN).await;
+        let text = format!("{} does not answer yet", self.options.place());
+        self.tell(&StoreError::Unavailable(text)).await;
+    }
+
+    /// Answers what is asked with an error, unless another connection serves the lane. Returns when it is closed.
+    async fn tell(&self, error: &StoreError) {
+        if self.lane.is_served() {
+            return std::future::pending().await;
+        }
+        while let Some(jobs) = self.lane.clear().await {
+            self.fail(jobs, error);
+        }
     }
 
     fn fail(&self, jobs: impl IntoIterator<Item = Job>, error: &StoreError) {
@@ -120,46 +159,63 @@ impl Worker {
     /// One call, repeated once where that is harmless and may help.
     async fn attempts(&mut self, operations: &[&Operation], begun: Instant) -> Result<Vec<Outcome>, Failure> {
         self.meter.batch(operations.iter().map(|operation| operation.index()));
-        let mut repeat = true;
-        loop {
-            if self.connection.is_none() {
-                let connected = connect(&self.options, self.line.name()).await.map_err(Failure::All)?;
-                self.connection = Some(connected);
+        let (fault, error) = match self.attempt(operations, begun).await? {
+            Ok(outcomes) => return Ok(outcomes),
+            Err(failed) => failed,
+        };
+        // What a durable call adds is told apart from what was there before, so it must not be repeated blindly.
+        let harmless = match fault {
+            Fault::Broken => self.line != Line::Durable,
+            Fault::Again | Fault::Leave => true,
+            Fault::Schema | Fault::Row | Fault::Refused => false,
+        };
+        if !harmless {
+            return Err(self.failure(fault, &error));
+        }
+        match self.attempt(operations, begun).await {
+            Ok(Ok(outcomes)) => Ok(outcomes),
+            // The first one may have been carried out.
+            _ if fault == Fault::Broken => Err(self.failure(fault, &error)),
+            Ok(Err((fault, error))) => Err(self.failure(fault, &error)),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// One call, on a new connection if there is none.
+    async fn attempt(
+        &mut self,
+        operations: &[&Operation],
+        begun: Instant,
+    ) -> Result<Result<Vec<Outcome>, (Fault, sqlx::Error)>, Failure> {
+        let patience = || PATIENCE.saturating_sub(begun.elapsed());
+        if self.connection.is_none() {
+            let slow = |_| Err(StoreError::Unavailable(format!("{} does not answer in time", self.options.place())));
+            let connected = timeout(patience(), connect(&self.options, self.line)).await.unwrap_or_else(slow);
+            self.connection = Some(connected.map_err(Failure::All)?);
+        }
+        let error = match self.call(operations, patience()).await? {
+            Ended::Done(Ok(outcomes)) if outcomes.len() == operations.len() => {
+                self.count();
+                return Ok(Ok(outcomes));
             }
-            let patience = PATIENCE.saturating_sub(begun.elapsed());
-            let error = match self.call(operations, patience).await? {
-                Ended::Done(Ok(outcomes)) if outcomes.len() == operations.len() => {
-                    self.count();
-                    return Ok(outcomes);
-                }
-                Ended::Done(Ok(_)) => sqlx::Error::Decode("an answer is missing".into()),
-                Ended::Done(Err(error)) => error,
-                Ended::TooLong => return Err(Failure::All(self.unknown("the database does not answer in time"))),
-            };
-            let fault = judge(&error);
-            if matches!(fault, Fault::Broken | Fault::Leave | Fault::Schema) {
-                self.connection = None;
-            }
-            // What a durable call adds is told apart from what was there before, so it must not be repeated blindly.
-            let harmless = match fault {
-                Fault::Broken => self.line != Line::Durable,
-                Fault::Again | Fault::Leave => true,
-                Fault::Schema | Fault::Row | Fault::Refused => false,
-            };
-            if repeat && harmless {
-                repeat = false;
-                continue;
-            }
-            tracing::warn!(lane = self.line.name(), error = explain(&error), "a call of the database failed");
-            return Err(match fault {
-                Fault::Row => Failure::Row(unavailable(&error)),
-                Fault::Broken => Failure::All(self.unknown(&explain(&error))),
-                Fault::Schema => {
-                    let need = super::functions::schema();
-                    Failure::All(StoreError::Schema { need, found: 0 })
-                }
-                Fault::Leave | Fault::Again | Fault::Refused => Failure::All(unavailable(&error)),
-            });
+            Ended::Done(Ok(_)) => sqlx::Error::Decode("an answer is missing".into()),
+            Ended::Done(Err(error)) => error,
+            Ended::TooLong => return Err(Failure::All(self.unknown("the database does not answer in time"))),
+        };
+        let fault = judge(&error);
+        if matches!(fault, Fault::Broken | Fault::Leave | Fault::Schema) {
+            self.connection = None;
+        }
+        Ok(Err((fault, error)))
+    }
+
+    fn failure(&self, fault: Fault, error: &sqlx::Error) -> Failure {
+        tracing::warn!(lane = self.line.name(), error = explain(error), "a call of the database failed");
+        match fault {
+            Fault::Row => Failure::Row(unavailable(error)),
+            Fault::Broken => Failure::All(self.unknown(&explain(error))),
+            Fault::Schema => Failure::All(StoreError::Schema { need: super::functions::schema(), found: 0 }),
+            Fault::Leave | Fault::Again | Fault::Refused => Failure::All(unavailable(error)),
         }
     }
 

@@ -18,7 +18,7 @@ const TEMPLATE: &str = "pool_template";
 /// Login of a front end, and of whoever migrates.
 const SERVER: &str = "pool_server";
 const OWNER: &str = "pool_owner";
-const PASSWORD: &str = "it's a secret";
+pub(crate) const PASSWORD: &str = "it's a secret";
 
 const CLOCK: &str = "
     create table commpool.test_clock (now int8 not null);
@@ -80,6 +80,11 @@ pub(crate) fn options(cluster: &Cluster, database: &str, user: &str, password: &
 /// The same as a front end does.
 pub(crate) fn as_server(cluster: &Cluster, database: &str) -> PostgresOptions {
     options(cluster, database, SERVER, PASSWORD)
+}
+
+/// The same as whoever migrates.
+pub(crate) fn as_owner(cluster: &Cluster, database: &str) -> PostgresOptions {
+    options(cluster, database, OWNER, PASSWORD)
 }
 
 /// A connection of the superuser.

@@ -78,16 +78,19 @@ begin
     v_left := greatest(v_left, 0);
     foreach v_fe in array v_dead loop
         exit when v_left = 0;
-        delete from commpool.interest i using (
+        -- Searched once: a plan that looks again for each row would find others under the limit.
+        with gone as materialized (
             select x.user_id from commpool.interest x where x.fe = v_fe
-            order by x.user_id limit v_left for update skip locked) g
-        where i.user_id = g.user_id and i.fe = v_fe;
+            order by x.user_id limit v_left for update skip locked
+        )
+        delete from commpool.interest i using gone g where i.user_id = g.user_id and i.fe = v_fe;
         get diagnostics v_forgotten = row_count;
         v_left := v_left - v_forgotten;
-        delete from commpool.subscription s using (
+        with gone as materialized (
             select x.user_id, x.sub_id from commpool.subscription x where x.fe = v_fe and x.expires_at <= v_now
-            order by x.user_id, x.sub_id limit v_left for update skip locked) g
-        where s.user_id = g.user_id and s.sub_id = g.sub_id;
+            order by x.user_id, x.sub_id limit v_left for update skip locked
+        )
+        delete from commpool.subscription s using gone g where s.user_id = g.user_id and s.sub_id = g.sub_id;
         get diagnostics v_forgotten = row_count;
         v_left := v_left - v_forgotten;
     end loop;

@@ -2,13 +2,14 @@
 
 -- Whether a set of functions has been put in place here at some time: builds that know a later one keep its promises.
 create or replace function commpool_api_1.hello(p_functions text)
-returns table (offered boolean, floor int4, schema int4, standby boolean)
+returns table (offered boolean, floor int4, schema int4, standby boolean, read_only boolean)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
     return query
     select exists (select from commpool.function_set s where s.hash = p_functions), p.floor,
-           (select coalesce(max(m.version), 0) from commpool.migration m), pg_is_in_recovery()
+           (select coalesce(max(m.version), 0) from commpool.migration m), pg_is_in_recovery(),
+           current_setting('transaction_read_only')::boolean
     from commpool.pool p;
 end $$;
 grant execute on function commpool_api_1.hello to commpool_server;

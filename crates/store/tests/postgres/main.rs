@@ -1,0 +1,14 @@
+//! What only PostgreSQL has: schema and functions, rights, faults of the server and the way to it, many front ends at once.
+
+#[allow(dead_code, reason = "each program of tests uses its part")]
+#[path = "../support/database.rs"]
+mod database;
+mod durability;
+mod faults;
+mod hung;
+mod load;
+mod migrate;
+mod pool;
+mod rights;
+mod slow;
+mod tls;
