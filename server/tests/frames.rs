@@ -29,10 +29,7 @@ fn incarnation() -> impl Strategy<Value = Incarnation> {
 }
 
 fn remote() -> impl Strategy<Value = SocketAddr> {
-    prop_oneof![
-        any::<([u8; 4], u16)>().prop_map(SocketAddr::from),
-        any::<([u16; 8], u16)>().prop_map(SocketAddr::from),
-    ]
+    prop_oneof![any::<([u8; 4], u16)>().prop_map(SocketAddr::from), any::<([u16; 8], u16)>().prop_map(SocketAddr::from),]
 }
 
 fn hello() -> impl Strategy<Value = Hello> {
@@ -76,9 +73,8 @@ fn state() -> impl Strategy<Value = State> {
     let source = prop_oneof![Just(Source::Automatic), Just(Source::Manual)];
     let all = [A::Closed, A::SignedIn, A::Away, A::BeRightBack, A::DoNotDisturb, A::Busy, A::Available];
     let availability = prop::sample::select(all.to_vec());
-    (source, availability, vec(".*", 0..3), prop::option::of(".*")).prop_map(
-        |(source, availability, activities, note)| State { source, availability, activities, note },
-    )
+    (source, availability, vec(".*", 0..3), prop::option::of(".*"))
+        .prop_map(|(source, availability, activities, note)| State { source, availability, activities, note })
 }
 
 fn publication() -> impl Strategy<Value = Publication> {

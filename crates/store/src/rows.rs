@@ -24,6 +24,7 @@ pub(crate) struct FrontEndRow {
     pub(crate) state: front_ends::State,
     pub(crate) lease_until: Micros,
     pub(crate) dead_since: Option<Micros>,
+    pub(crate) load: front_ends::Load,
 }
 
 /// Which incarnations are alive, and since when the others are not.

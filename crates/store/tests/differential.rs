@@ -208,8 +208,12 @@ fn front_end() -> impl Strategy<Value = Operation> {
             let pod = "pod-0".to_owned();
             front_ends::Start { pod, start_id: [n; 16], address: text(), build: text(), alone }.into()
         }),
-        (fe(), select(vec![Serving, Serving, Draining, Dead]))
-            .prop_map(|(fe, state)| front_ends::Renew { fe, state }.into()),
+        (fe(), select(vec![Serving, Serving, Draining, Dead])).prop_map(|(fe, state)| front_ends::Renew {
+            fe,
+            state,
+            load: front_ends::Load::default()
+        }
+        .into()),
         fe().prop_map(|fe| front_ends::Stop { fe }.into()),
         (fe(), fe())
             .prop_filter("another", |(by, target)| by != target)

@@ -7,6 +7,7 @@ mod configuration;
 mod endpoints;
 mod laptop;
 mod passwords;
+mod pool;
 mod serve;
 
 use std::path::PathBuf;
@@ -59,6 +60,9 @@ enum Command {
     /// Who is signed in.
     #[command(subcommand)]
     Endpoints(endpoints::Command),
+    /// The front ends of the pool.
+    #[command(subcommand)]
+    Pool(pool::Command),
     /// The configuration.
     #[command(subcommand)]
     Config(configuration::Command),
@@ -74,6 +78,7 @@ pub fn main() -> ExitCode {
         Command::Migrate(migrate) => serve::migrate(&arguments.config, &migrate),
         Command::User(command) => accounts::run(&arguments.config, command),
         Command::Endpoints(command) => endpoints::run(&arguments.config, &command),
+        Command::Pool(command) => pool::run(&arguments.config, &command),
         Command::Config(command) => configuration::run(&arguments.config, &command),
     };
     match done {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use commpool_model::ids::Incarnation;
 use commpool_sip::time::Moment;
-use commpool_store::ops::front_ends::{Reap, Reaped, Renew, Renewed, State};
+use commpool_store::ops::front_ends::{Load, Reap, Reaped, Renew, Renewed, State};
 use commpool_store::ops::pull::{Cursor, Pull, Pulled};
 
 use super::pending::Pending;
@@ -83,7 +83,10 @@ impl Engine {
 
     pub(super) fn renew(&mut self, now: Moment) {
         let state = if self.draining.begun() { State::Draining } else { State::Serving };
-        self.call(now, Renew { fe: self.fe, state }, Pending::Renew(now));
+        let [streams, udp, ..] = self.gauges();
+        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let load = Load { connections: number(streams + udp), links: number(self.peers.links()) };
+        self.call(now, Renew { fe: self.fe, state, load }, Pending::Renew(now));
         // Until the answer is there; it sets the next one.
         self.timers.set(Due::Renew, now + RENEW);
     }

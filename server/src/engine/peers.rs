@@ -48,6 +48,11 @@ impl Peers {
         self.linked.contains(&fe)
     }
 
+    /// How many others can be sent to.
+    pub(super) fn links(&self) -> usize {
+        self.live.keys().filter(|fe| self.linked.contains(fe)).count()
+    }
+
     pub(super) fn is_live(&self, fe: Incarnation) -> bool {
         self.live.contains_key(&fe)
     }

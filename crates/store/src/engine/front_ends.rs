@@ -5,7 +5,7 @@ use commpool_model::ids::{Incarnation, Micros};
 use super::{Backend, Tables};
 use crate::SCHEMA;
 use crate::ops::front_ends::{
-    FrontEnd, Listed, Reap, Reaped, Renew, Renewed, Start, Started, State, Status, Stop, Stopped,
+    FrontEnd, Listed, Load, Reap, Reaped, Renew, Renewed, Start, Started, State, Status, Stop, Stopped,
 };
 use crate::rows::{FrontEndRow, Lives};
 
@@ -46,6 +46,7 @@ pub(crate) fn start<T: Tables>(tables: &mut T, now: Micros, request: &Start) -> 
                 state: State::Starting,
                 lease_until: now.plus_seconds(LEASE),
                 dead_since: None,
+                load: Load::default(),
             };
             tables.put_front_end(&row)?;
             row.fe
@@ -69,7 +70,7 @@ pub(crate) fn renew<T: Tables>(tables: &mut T, now: Micros, request: Renew) -> R
         bury(tables, now, row)?;
         return Ok(Renewed::Gone);
     }
-    row.state = request.state;
+    (row.state, row.load) = (request.state, request.load);
     row.lease_until = now.plus_seconds(LEASE);
     tables.put_front_end(&row)?;
     let ms_left = now.millis_until(row.lease_until);
@@ -94,8 +95,8 @@ pub(crate) fn list<T: Tables>(tables: &mut T, now: Micros) -> Result<Listed, T::
     for row in tables.front_ends()? {
         let endpoints = tables.endpoints_at(row.fe)?;
         let (lease_ms, dead_ms) = (now.millis_until(row.lease_until), row.dead_since.map(|at| at.millis_until(now)));
-        let FrontEndRow { fe, pod, address, build, state, .. } = row;
-        front_ends.push(Status { fe, pod, address, build, state, lease_ms, dead_ms, endpoints });
+        let FrontEndRow { fe, pod, address, build, state, load, .. } = row;
+        front_ends.push(Status { fe, pod, address, build, state, lease_ms, dead_ms, endpoints, load });
     }
     Ok(Listed { front_ends })
 }

@@ -57,6 +57,15 @@ pub enum State {
     Dead = 4,
 }
 
+/// How much there is on a front end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Connections of clients, and UDP addresses with somebody signed in.
+    pub connections: u32,
+    /// Other front ends it can send to.
+    pub links: u32,
+}
+
 /// A front end keeps its lease for another 15 s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Renew {
@@ -64,6 +73,8 @@ pub struct Renew {
     pub fe: Incarnation,
     /// What it is doing.
     pub state: State,
+    /// For administrators.
+    pub load: Load,
 }
 
 /// The answer to [`Renew`].
@@ -150,4 +161,6 @@ pub struct Status {
     pub dead_ms: Option<u64>,
     /// Endpoint rows that name it, lost and expired ones too.
     pub endpoints: u64,
+    /// What it said at its last renewal.
+    pub load: Load,
 }

@@ -10,11 +10,15 @@ use super::functions;
 use crate::codes::front_end_state;
 use crate::ops::Health;
 use crate::ops::front_ends::{
-    FrontEnd, Listed, Reap, Reaped, Renew, Renewed, Start, Started, State, Status, Stop, Stopped,
+    FrontEnd, Listed, Load, Reap, Reaped, Renew, Renewed, Start, Started, State, Status, Stop, Stopped,
 };
 
 fn incarnation(row: &PgRow, column: usize) -> sqlx::Result<Incarnation> {
     Ok(Incarnation(row.try_get::<i32, _>(column)?.cast_unsigned()))
+}
+
+fn count(row: &PgRow, column: usize) -> sqlx::Result<u32> {
+    Ok(row.try_get::<i32, _>(column)?.cast_unsigned())
 }
 
 fn state(row: &PgRow, column: usize) -> sqlx::Result<State> {
@@ -70,9 +74,11 @@ pub(super) async fn start(to: &mut PgConnection, request: &Start) -> sqlx::Resul
 }
 
 pub(super) async fn renew(to: &mut PgConnection, request: Renew) -> sqlx::Result<Renewed> {
-    let rows = sqlx::query("select * from commpool_api_1.renew($1, $2)")
+    let rows = sqlx::query("select * from commpool_api_1.renew($1, $2, $3, $4)")
         .bind(fe(request.fe))
         .bind(request.state as i16)
+        .bind(request.load.connections.cast_signed())
+        .bind(request.load.links.cast_signed())
         .fetch_all(to)
         .await?;
     let Some(Directory { live, leases, epoch, now, .. }) = Directory::read(&rows)? else {
@@ -113,6 +119,7 @@ pub(super) async fn list(to: &mut PgConnection) -> sqlx::Result<Listed> {
             lease_ms: now.millis_until(micros(lease)),
             dead_ms: dead.map(|at| micros(at).millis_until(now)),
             endpoints: row.try_get::<i64, _>(7)?.cast_unsigned(),
+            load: Load { connections: count(row, 9)?, links: count(row, 10)? },
         })
     };
     let mut front_ends = rows.iter().map(status).collect::<sqlx::Result<Vec<_>>>()?;

@@ -6,6 +6,7 @@ use super::tables::Transaction;
 use super::values::{Columns, int};
 use crate::codes::front_end_state;
 use crate::engine::front_ends::FrontEnds;
+use crate::ops::front_ends::Load;
 use crate::rows::{FrontEndRow, Lives};
 
 impl FrontEnds for Transaction<'_> {
@@ -23,7 +24,8 @@ impl FrontEnds for Transaction<'_> {
     }
 
     fn front_ends(&mut self) -> rusqlite::Result<Vec<FrontEndRow>> {
-        let sql = "select fe, pod, start_id, address, build, state, lease_until, dead_since from front_end order by fe";
+        let sql = "select fe, pod, start_id, address, build, state, lease_until, dead_since,
+                   connections, links from front_end order by fe";
         self.all(sql, [], |row| {
             let mut columns = Columns::of(row);
             Ok(FrontEndRow {
@@ -35,17 +37,20 @@ impl FrontEnds for Transaction<'_> {
                 state: columns.code(front_end_state)?,
                 lease_until: columns.micros()?,
                 dead_since: columns.maybe_micros()?,
+                load: Load { connections: columns.get()?, links: columns.get()? },
             })
         })
     }
 
     fn put_front_end(&mut self, row: &FrontEndRow) -> rusqlite::Result<()> {
         let sql = "insert or replace into front_end
-                   (fe, pod, start_id, address, build, state, lease_until, dead_since)
-                   values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+                   (fe, pod, start_id, address, build, state, lease_until, dead_since, connections, links)
+                   values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
         let (lease_until, dead_since) = (int(row.lease_until.0), row.dead_since.map(|since| int(since.0)));
-        let FrontEndRow { fe, pod, start_id, address, build, state, .. } = row;
-        self.execute(sql, (fe.0, pod, start_id, address, build, *state as u8, lease_until, dead_since))?;
+        let FrontEndRow { fe, pod, start_id, address, build, state, load, .. } = row;
+        let Load { connections, links } = *load;
+        let row = (fe.0, pod, start_id, address, build, *state as u8, lease_until, dead_since, connections, links);
+        self.execute(sql, row)?;
         self.lives = None;
         Ok(())
     }

@@ -12,6 +12,7 @@ use crate::error::StoreError;
 const MIGRATIONS: &[(&str, &str)] = &[
     ("0001_pool", include_str!("migrations/0001_pool.sql")),
     ("0002_refreshed", include_str!("migrations/0002_refreshed.sql")),
+    ("0003_load", include_str!("migrations/0003_load.sql")),
 ];
 
 /// How long another migration may take.

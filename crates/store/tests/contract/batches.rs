@@ -145,7 +145,10 @@ fn the_class_of_every_operation() {
     let expire = endpoints::Expire { fe, endpoints: vec![], publications: vec![], subscriptions: vec![] };
     let all: Vec<(Class, Operation)> = vec![
         (Class::Soft, start.into()),
-        (Class::Soft, front_ends::Renew { fe, state: front_ends::State::Serving }.into()),
+        (
+            Class::Soft,
+            front_ends::Renew { fe, state: front_ends::State::Serving, load: front_ends::Load::default() }.into(),
+        ),
         (Class::Soft, front_ends::Stop { fe }.into()),
         (Class::Soft, endpoints::FlowsLost { fe, flows: vec![] }.into()),
         (Class::Soft, endpoints::SweepLost { fe, limit: 1 }.into()),

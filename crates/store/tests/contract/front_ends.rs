@@ -3,7 +3,7 @@
 use commpool_model::ids::Incarnation;
 use commpool_model::presence::Availability;
 use commpool_store::ops::endpoints::{Expire, FlowsLost, Marked, SweepLost};
-use commpool_store::ops::front_ends::{Renew, Renewed, Start, State, Stop};
+use commpool_store::ops::front_ends::{Load, Renew, Renewed, Start, State, Stop};
 use commpool_store::ops::presence::{Of, Published};
 use commpool_store::ops::register::{Reply, Unregister, Unregistered};
 use commpool_store::ops::subscribe::{self, End, Ended, Unwatch};
@@ -42,13 +42,18 @@ fn each_start_is_a_new_incarnation_and_a_repeat_is_not(b: &Bench) {
 
 fn a_lease_is_held_until_reaped(b: &Bench) {
     let fe = b.start(true);
-    let Renewed::Held { ms_left, live, .. } = b.ask(Renew { fe, state: State::Serving }) else { panic!() };
+    let Renewed::Held { ms_left, live, .. } = b.ask(Renew { fe, state: State::Serving, load: Load::default() }) else {
+        panic!()
+    };
     assert_eq!((ms_left, live.len(), live[0].state), (15_000, 1, State::Serving));
     b.pass(3600);
-    assert!(matches!(b.ask(Renew { fe, state: State::Draining }), Renewed::Held { .. }), "it ran out, nobody reaped");
+    assert!(
+        matches!(b.ask(Renew { fe, state: State::Draining, load: Load::default() }), Renewed::Held { .. }),
+        "it ran out, nobody reaped"
+    );
     b.ask(Stop { fe });
-    assert_eq!(b.ask(Renew { fe, state: State::Serving }), Renewed::Gone);
-    assert_eq!(b.ask(Renew { fe: Incarnation(99), state: State::Serving }), Renewed::Gone);
+    assert_eq!(b.ask(Renew { fe, state: State::Serving, load: Load::default() }), Renewed::Gone);
+    assert_eq!(b.ask(Renew { fe: Incarnation(99), state: State::Serving, load: Load::default() }), Renewed::Gone);
     b.ask(Stop { fe });
 }
 

@@ -3,14 +3,16 @@
 use commpool_model::ids::{Incarnation, Micros};
 use commpool_model::presence::Availability;
 use commpool_store::ops::endpoints::SweepLost;
-use commpool_store::ops::front_ends::{List, Reap, Reaped, Renew, Renewed, State, Status, Stop};
+use commpool_store::ops::front_ends::{List, Load, Reap, Reaped, Renew, Renewed, State, Status, Stop};
 use commpool_store::ops::register::Reply;
 
 use crate::bench::{Bench, Registration, contract, flow, publication};
 
+const LOAD: Load = Load { connections: 7, links: 1 };
+
 /// What a renewal tells: the store's clock and the leases that ran out.
 fn renewed(b: &Bench, fe: Incarnation) -> (Micros, Vec<Incarnation>) {
-    match b.ask(Renew { fe, state: State::Serving }) {
+    match b.ask(Renew { fe, state: State::Serving, load: LOAD }) {
         Renewed::Held { now, expired, .. } => (now, expired),
         Renewed::Gone => panic!("{fe:?} is gone"),
     }
@@ -48,9 +50,11 @@ fn only_a_lease_that_ran_out_is_reaped(b: &Bench) {
     assert_eq!(b.ask(reap), Reaped::Done);
     assert_eq!(b.ask(reap), Reaped::Done, "once more is as good");
     assert_eq!(b.ask(Reap { target: Incarnation(99), ..reap }), Reaped::Done);
-    assert_eq!(b.ask(Renew { fe: second, state: State::Serving }), Renewed::Gone);
+    assert_eq!(b.ask(Renew { fe: second, state: State::Serving, load: Load::default() }), Renewed::Gone);
     assert_eq!(b.ask(Reap { by: second, target: first }), Reaped::Gone);
-    let Renewed::Held { live, .. } = b.ask(Renew { fe: first, state: State::Serving }) else { panic!() };
+    let Renewed::Held { live, .. } = b.ask(Renew { fe: first, state: State::Serving, load: Load::default() }) else {
+        panic!()
+    };
     assert_eq!(live.iter().map(|front_end| front_end.fe).collect::<Vec<_>>(), [first]);
 }
 
@@ -83,4 +87,5 @@ fn front_ends_are_listed_with_their_endpoints(b: &Bench) {
     let expected = [(first, State::Serving, 2_000, None, 0), (second, State::Dead, 0, Some(2_000), 2)];
     assert_eq!(listed.iter().map(seen).collect::<Vec<_>>(), expected);
     assert_eq!((listed[0].pod.as_str(), listed[0].build.as_str()), ("pod-0", "0.1.0"));
+    assert_eq!(listed[0].load, LOAD);
 }

@@ -1,7 +1,7 @@
 //! What is on disk when it is acknowledged, and what is not.
 
 use commpool_harness::postgres::Settings;
-use commpool_store::ops::front_ends::{Renew, State};
+use commpool_store::ops::front_ends::{Load, Renew, State};
 use sqlx::{PgConnection, Row};
 
 use crate::pool::{add, open, publish, register, start, superuser, with_cluster};
@@ -30,7 +30,7 @@ fn soft_writes_do_not_wait_for_the_disk_and_durable_ones_do() {
         for n in 1..40 {
             store.ask(register(alice, fe, 1, n)).await.unwrap();
             store.ask(publish(alice, fe, 1, n)).await.unwrap();
-            store.ask(Renew { fe, state: State::Serving }).await.unwrap();
+            store.ask(Renew { fe, state: State::Serving, load: Load::default() }).await.unwrap();
         }
         let (written, on_disk) = log(&mut connection).await;
         assert!(written > later + 10_000, "something was written");

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use commpool_harness::postgres::Settings;
-use commpool_store::ops::front_ends::{Renew, Renewed, State};
+use commpool_store::ops::front_ends::{Load, Renew, Renewed, State};
 use commpool_store::ops::register::Reply;
 use commpool_store::ops::{HealthRequest, Operation};
 use commpool_store::postgres::migrate;
@@ -211,7 +211,7 @@ fn a_crash_raises_the_epoch_once_and_a_restart_does_not() {
     with_cluster("a crash of the database", &settings, |mut cluster| async move {
         let store = open(&cluster);
         let started = start(&store, 1).await;
-        let renew = || Renew { fe: started.fe, state: State::Serving };
+        let renew = || Renew { fe: started.fe, state: State::Serving, load: Load::default() };
         let epoch = |renewed: Result<Renewed, StoreError>| match renewed {
             Ok(Renewed::Held { epoch, .. }) => epoch,
             other => panic!("{other:?}"),

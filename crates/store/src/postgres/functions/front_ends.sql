@@ -71,7 +71,7 @@ end $$;
 grant execute on function commpool_api_1.front_end_start to commpool_server;
 
 -- No row: reaped or unknown.
-create or replace function commpool_api_1.renew(p_fe int4, p_state int2)
+create or replace function commpool_api_1.renew(p_fe int4, p_state int2, p_connections int4, p_links int4)
 returns table (fe int4, address text, build text, state int2, lease_until int8, me int4, epoch int8, at int8)
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -86,7 +86,7 @@ begin
         perform commpool_api_1.bury(p_fe, v_now);
         return;
     end if;
-    update commpool.front_end f set state = p_state, lease_until = v_now + 15000000
+    update commpool.front_end f set state = p_state, lease_until = v_now + 15000000, connections = p_connections, links = p_links
     where f.fe = p_fe and f.dead_since is null;
     if not found then
         return;
@@ -144,7 +144,8 @@ end $$;
 grant execute on function commpool_api_1.reap to commpool_server;
 
 create or replace function commpool_api_1.front_ends() returns table (
-    fe int4, pod text, address text, build text, state int2, lease_until int8, dead_since int8, endpoints int8, at int8
+    fe int4, pod text, address text, build text, state int2, lease_until int8, dead_since int8, endpoints int8, at int8,
+    connections int4, links int4
 )
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -153,7 +154,8 @@ declare
 begin
     return query
     select f.fe, f.pod::text, f.address, f.build, f.state, f.lease_until, f.dead_since,
-           (select count(*) from commpool.endpoint e where e.fe = f.fe), v_now
+           (select count(*) from commpool.endpoint e where e.fe = f.fe), v_now,
+           f.connections, f.links
     from commpool.front_end f order by f.fe;
 end $$;
 grant execute on function commpool_api_1.front_ends to commpool_server;

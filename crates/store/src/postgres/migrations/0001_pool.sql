@@ -34,7 +34,10 @@ create table commpool.front_end (
     build text not null,
     state int2 not null,
     lease_until int8 not null,
-    dead_since int8
+    dead_since int8,
+    -- What it said of itself at its last renewal.
+    connections int4 not null default 0,
+    links int4 not null default 0
 ) with (
     fillfactor = 10,
     autovacuum_vacuum_threshold = 50, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0
