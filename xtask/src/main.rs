@@ -1,4 +1,4 @@
-//! Developer verbs: `cargo xtask run | test | check | bench | images | cluster`.
+//! Developer verbs: `cargo xtask run | sim | test | check | bench | images | cluster`.
 //!
 //! Thin on purpose: it runs cargo, the tools of the machine and the binaries, and links none of the product, so that
 //! the first command of a fresh checkout is ready in seconds.
@@ -9,6 +9,7 @@ mod check;
 mod cluster;
 mod images;
 mod run;
+mod sim;
 mod steps;
 mod test;
 
@@ -31,6 +32,8 @@ struct Cli {
 enum Verb {
     /// Standard Edition on this machine in one command: builds the server and becomes it.
     Run(run::Options),
+    /// A whole pool in one process, from one seed, under faults.
+    Sim(sim::Options),
     /// Formatting, lints, documentation, licences and sources of dependencies, unused ones, generated files.
     Check,
     /// Figures beside a peer, written to docs/benchmarks.md.
@@ -57,6 +60,7 @@ fn run_verb(verb: Verb) -> Result<()> {
     let workspace = Workspace::find()?;
     match verb {
         Verb::Run(options) => run::run(&workspace, &options),
+        Verb::Sim(options) => sim::run(&workspace, &options),
         Verb::Bench(options) => bench::run(&workspace, &options),
         Verb::Images(options) => images::run(&workspace, &options),
         Verb::Check => check::run(&workspace),

@@ -4,5 +4,6 @@ pub mod check;
 pub mod client;
 pub mod rng;
 pub mod run;
+pub mod seeds;
 pub mod sip;
 pub mod world;

@@ -1,5 +1,8 @@
 //! The world of one run: front ends, store, network, clients, faults, and the order of everything.
 
+mod faults;
+mod network;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::net::SocketAddr;
@@ -9,33 +12,25 @@ use std::time::Duration;
 use bytes::Bytes;
 use commpool_model::config::{Outward, PoolConfig};
 use commpool_model::ids::{Incarnation, Micros};
-use commpool_server::engine::flow::{Flow, FlowInfo};
+use commpool_server::engine::flow::Flow;
 use commpool_server::engine::{Engine, Input, Output, Pace, Start};
 use commpool_server::metrics::Metrics;
 use commpool_server::settings::Settings;
 use commpool_sip::digest::{Algorithm, ha1};
-use commpool_sip::limits::Limits;
-use commpool_sip::message::Message;
 use commpool_sip::otid::PoolKey;
 use commpool_sip::time::Moment;
 use commpool_store::ops::accounts::{ChangedSince, Put};
 use commpool_store::ops::credentials::{self, Verifier};
-use commpool_store::ops::{Class, Operation, Outcome, Transport, front_ends};
+use commpool_store::ops::{Class, Operation, Outcome, front_ends};
 use commpool_store::{Memory, StoreError};
 
 use crate::check::Check;
-use crate::client::{Client, Timer, Want};
+use crate::client::{Client, Timer};
 use crate::rng::Rng;
 use crate::sip::{DOMAIN, password};
 
 /// Seconds since 1970 at the beginning of a run: 2026-11-24.
 const EPOCH: u64 = 1_795_500_000;
-/// A path through the VIP to a UDP client lives so long after its last packet.
-const PATH: Duration = Duration::from_secs(30);
-/// A front end that stood still for longer starts anew.
-const STOOD_STILL: Duration = Duration::from_secs(5);
-/// Silence on a link is noticed after this.
-const SILENCE: Duration = Duration::from_secs(3);
 
 /// Something that happens at a time.
 #[derive(Debug)]
@@ -258,7 +253,7 @@ impl World {
             Event::Tick { fe, inc } => self.tick(fe, inc),
             Event::Store { fe, inc, token, operation } => self.store_call(fe, inc, token, *operation),
             Event::Connect { client } => self.connect(client),
-            Event::ToClient { client, life, octets } => self.to_client(client, life, octets),
+            Event::ToClient { client, life, octets } => self.received(client, life, octets),
             Event::Closed { client, life } => self.closed(client, life),
             Event::Wake { client, timer } => {
                 let (now, rng, check) = (self.now, &mut self.rng, &mut self.check);
@@ -369,7 +364,7 @@ impl World {
                     self.after(200, 2_000, Event::ToClient { client, life, octets });
                 }
             }
-            Output::Send { flow: Flow::Udp { remote, .. }, octets } => self.udp_to_client(fe, inc, remote, octets),
+            Output::Send { flow: Flow::Udp { remote, .. }, octets } => self.datagram(fe, inc, remote, octets),
             Output::Close { flow } => self.close(fe, flow),
             Output::Store { token, operation } => {
                 let at = self.lane(fe, operation.class());
@@ -475,261 +470,6 @@ impl World {
             }
         };
         self.after(200, 200, Event::Input { fe, inc, input: Box::new(Input::Store { token, outcome }) });
-    }
-
-    // ---- clients
-
-    fn connect(&mut self, client: usize) {
-        let now = self.now;
-        let serving: Vec<usize> = (0..self.places.len())
-            .filter(|fe| {
-                let place = self.places.get(*fe);
-                place.is_some_and(|p| p.frozen.is_some() || p.engine.as_ref().is_some_and(|e| e.ready(now)))
-            })
-            .collect();
-        let Some(fe) = self.rng.choose(&serving).copied() else {
-            return self.after(300_000, 1_000_000, Event::Connect { client });
-        };
-        self.lives += 1;
-        let life = self.lives;
-        let Some(place) = self.places.get_mut(fe) else { return };
-        let inc = place.inc;
-        let udp = self.clients.get(client).is_some_and(|c| c.udp);
-        let flow = if udp {
-            Flow::Udp { socket: 0, local: address(fe), remote: remote(client) }
-        } else {
-            place.serial += 1;
-            place.connections.insert(place.serial, (client, life));
-            Flow::Stream(place.serial)
-        };
-        if let Flow::Stream(serial) = flow {
-            let info =
-                FlowInfo { transport: Transport::Tcp, local: address(fe), remote: remote(client), server_name: None };
-            self.input(fe, inc, Input::Opened { serial, info });
-        }
-        if let Some(path) = self.paths.get_mut(client) {
-            *path = Some(Path { fe, inc, flow, life, last: now });
-        }
-        let wants = self.clients.get_mut(client).map(|c| c.connected(now)).unwrap_or_default();
-        self.fulfil(client, wants);
-    }
-
-    fn fulfil(&mut self, client: usize, wants: Vec<Want>) {
-        for want in wants {
-            match want {
-                Want::Send(octets) => self.from_client(client, octets),
-                Want::Wake(wait, timer) => self.at(self.now + wait, Event::Wake { client, timer }),
-                Want::Reconnect => self.reconnect(client),
-            }
-        }
-    }
-
-    /// A client gives its connection up.
-    fn reconnect(&mut self, client: usize) {
-        let Some(path) = self.paths.get_mut(client).and_then(Option::take) else { return };
-        if let Flow::Stream(serial) = path.flow
-            && let Some(place) = self.running(path.fe, path.inc)
-        {
-            place.connections.remove(&serial);
-            let input = Box::new(Input::Closed { flow: path.flow });
-            self.after(200, 2_000, Event::Input { fe: path.fe, inc: path.inc, input });
-        }
-        self.gone(client);
-    }
-
-    fn gone(&mut self, client: usize) {
-        let now = self.now;
-        if let Some(c) = self.clients.get_mut(client) {
-            c.disconnected();
-            self.check.disconnected(now, client, &c.user);
-        }
-        self.after(20_000, 2_000_000, Event::Connect { client });
-    }
-
-    fn closed(&mut self, client: usize, life: u64) {
-        if self.paths.get(client).copied().flatten().is_some_and(|p| p.life == life) {
-            if let Some(path) = self.paths.get_mut(client) {
-                *path = None;
-            }
-            self.gone(client);
-        }
-    }
-
-    fn from_client(&mut self, client: usize, octets: Bytes) {
-        let Some(mut path) = self.paths.get(client).copied().flatten() else { return };
-        if matches!(path.flow, Flow::Udp { .. }) {
-            if self.rng.one_in(33) {
-                return self.check.count("datagrams lost");
-            }
-            self.choose_path(client, &mut path);
-        }
-        let copies = 1 + u32::from(matches!(path.flow, Flow::Udp { .. }) && self.rng.one_in(50));
-        let Ok(message) = Message::parse_datagram(octets, &Limits::default()) else { return };
-        for _ in 0..copies {
-            let input = Box::new(Input::Message { flow: path.flow, message: message.clone() });
-            self.after(200, 2_000, Event::Input { fe: path.fe, inc: path.inc, input });
-        }
-    }
-
-    /// The VIP sends a client's datagrams to another front end when the path was silent too long or is broken; and now
-    /// and then for no reason at all.
-    fn choose_path(&mut self, client: usize, path: &mut Path) {
-        let now = self.now;
-        let alive = self.running(path.fe, path.inc).is_some();
-        if !alive || now.since(path.last) > PATH || self.rng.one_in(200) {
-            let ready: Vec<usize> = (0..self.places.len())
-                .filter(|fe| self.places.get(*fe).and_then(|p| p.engine.as_ref()).is_some_and(|e| e.ready(now)))
-                .collect();
-            if let Some(fe) = self.rng.choose(&ready).copied() {
-                let inc = self.places.get(fe).map_or(path.inc, |p| p.inc);
-                *path = Path {
-                    fe,
-                    inc,
-                    flow: Flow::Udp { socket: 0, local: address(fe), remote: remote(client) },
-                    ..*path
-                };
-            }
-        }
-        path.last = now;
-        if let Some(known) = self.paths.get_mut(client) {
-            *known = Some(*path);
-        }
-    }
-
-    /// Only the front end that got a client's last datagram reaches it.
-    fn udp_to_client(&mut self, fe: usize, inc: Incarnation, to: SocketAddr, octets: Bytes) {
-        let Some(client) = (0..self.clients.len()).find(|c| remote(*c) == to) else { return };
-        let Some(path) = self.paths.get(client).copied().flatten() else { return };
-        let reaches = path.fe == fe && path.inc == inc && self.now.since(path.last) <= PATH;
-        if !reaches || self.rng.one_in(33) {
-            return self.check.count("datagrams lost");
-        }
-        if let Some(Some(path)) = self.paths.get_mut(client) {
-            path.last = self.now;
-        }
-        self.after(200, 2_000, Event::ToClient { client, life: path.life, octets });
-    }
-
-    fn to_client(&mut self, client: usize, life: u64, octets: Bytes) {
-        if self.paths.get(client).copied().flatten().is_none_or(|p| p.life != life) {
-            return;
-        }
-        if octets.iter().all(|o| matches!(o, b'\r' | b'\n')) {
-            if octets.len() == 4 {
-                self.pong(client);
-            }
-            return;
-        }
-        let now = self.now;
-        match Message::parse_datagram(octets, &Limits::default()) {
-            Ok(message) if message.validate().is_ok() => {
-                let (rng, check) = (&mut self.rng, &mut self.check);
-                let wants =
-                    self.clients.get_mut(client).map(|c| c.received(now, &message, rng, check)).unwrap_or_default();
-                self.fulfil(client, wants);
-            }
-            _ => self.check.broke(now, "syntax", format!("device {client} got something that is no SIP message")),
-        }
-    }
-
-    /// A client over a connection answers a ping; over UDP real ones are silent.
-    fn pong(&mut self, client: usize) {
-        let Some(path) = self.paths.get(client).copied().flatten() else { return };
-        if let Flow::Stream(_) = path.flow {
-            let input = Box::new(Input::Ping { flow: path.flow });
-            self.after(200, 2_000, Event::Input { fe: path.fe, inc: path.inc, input });
-        }
-    }
-
-    // ---- faults
-
-    fn fault(&mut self) {
-        if self.now >= self.faults_until {
-            return;
-        }
-        let places = self.places.len() as u64;
-        let fe = usize::try_from(self.rng.below(places)).unwrap_or(0);
-        let other = usize::try_from(self.rng.below(places)).unwrap_or(0);
-        match self.rng.below(6) {
-            0 | 1 => self.kill(fe),
-            2 => self.freeze(fe),
-            3 if fe != other => self.cut_link(fe, other),
-            4 => {
-                self.check.count("store outages");
-                self.store_away = self.now + self.rng.between(Duration::from_millis(300), Duration::from_secs(12));
-            }
-            _ => {
-                // A client's own network breaks.
-                let client = usize::try_from(self.rng.below(self.clients.len() as u64)).unwrap_or(0);
-                self.reconnect(client);
-            }
-        }
-        self.after(3_000_000, 14_000_000, Event::Fault);
-    }
-
-    fn kill(&mut self, fe: usize) {
-        let alive = self.places.iter().filter(|p| p.engine.is_some() && p.frozen.is_none()).count();
-        if alive > 1 && self.places.get(fe).is_some_and(|p| p.engine.is_some()) {
-            self.check.count("front ends killed");
-            self.end_front_end(fe);
-            self.after(500_000, 6_000_000, Event::StartFrontEnd { fe });
-        }
-    }
-
-    fn freeze(&mut self, fe: usize) {
-        let now = self.now;
-        let Some(place) = self.places.get_mut(fe).filter(|p| p.engine.is_some() && p.frozen.is_none()) else { return };
-        place.frozen = Some(now);
-        let inc = place.inc;
-        let devices: Vec<usize> = place.connections.values().map(|(device, _)| *device).collect();
-        self.check.count("front ends frozen");
-        let wait = self.rng.between(Duration::from_millis(200), Duration::from_secs(25));
-        self.at(now + wait, Event::Thaw { fe });
-        if wait > STOOD_STILL {
-            // Its devices are lost to the pool from now, though they find out only when it goes on.
-            for device in devices {
-                if let Some(client) = self.clients.get(device) {
-                    self.check.disconnected(now, device, &client.user);
-                }
-            }
-        }
-        // The others notice by its silence.
-        for other in 0..self.places.len() {
-            let from = self.places.get(other).map(|p| p.inc).unwrap_or(Incarnation(0));
-            if wait > SILENCE && other != fe {
-                self.at(now + SILENCE, Event::LinkDown { from: other, inc: from, to: inc });
-            }
-        }
-    }
-
-    fn thaw(&mut self, fe: usize) {
-        let now = self.now;
-        let Some(place) = self.places.get_mut(fe) else { return };
-        let Some(since) = place.frozen.take() else { return };
-        if now.since(since) > STOOD_STILL {
-            self.end_front_end(fe);
-            return self.start_front_end(fe);
-        }
-        let backlog = std::mem::take(&mut place.backlog);
-        place.tick = None;
-        let inc = place.inc;
-        for event in backlog {
-            self.happen(event);
-        }
-        self.tick(fe, inc);
-    }
-
-    fn cut_link(&mut self, a: usize, b: usize) {
-        self.check.count("links cut");
-        self.cut.insert((a.min(b), a.max(b)));
-        let wait = self.rng.between(Duration::from_millis(500), Duration::from_secs(20));
-        self.at(self.now + wait, Event::Heal { a, b });
-        let incs: Vec<Incarnation> = self.places.iter().map(|p| p.inc).collect();
-        for (from, to) in [(a, b), (b, a)] {
-            let (Some(inc), Some(to)) = (incs.get(from), incs.get(to)) else { continue };
-            let at = self.now + SILENCE.min(wait);
-            self.at(at, Event::LinkDown { from, inc: *inc, to: *to });
-        }
     }
 }
 

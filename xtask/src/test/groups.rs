@@ -123,6 +123,16 @@ pub(crate) const GROUPS: &[Group] = &[
         waits: false,
     },
     Group {
+        name: "sim",
+        about: "five hundred worlds of front ends, clients and faults, each from its seed",
+        needs: &[],
+        runs: &[Run::Files("tests/sim", "")],
+        parts: &[],
+        minutes: 3,
+        alone: false,
+        waits: false,
+    },
+    Group {
         name: "platform",
         about: "the tests' own ground: namespaces, images, a registry",
         needs: &[
