@@ -65,7 +65,7 @@ impl Engine {
 
     /// Whether new connections are wanted.
     pub const fn accepts(&self) -> bool {
-        !self.closing() && !(self.draining.begun() && self.draining.shedding())
+        !(self.closing() || self.draining.begun() && self.draining.shedding())
     }
 
     fn others_serve(&self) -> bool {
