@@ -1,4 +1,4 @@
-//! The laptop's own CA and certificate: made at first start, the certificate anew when names change or time runs out.
+//! The laptop's own CAs and certificates: made at first start, a certificate anew when names change or time runs out.
 
 use std::fs;
 use std::io::Write;
@@ -26,50 +26,80 @@ const LEAF_DAYS: u64 = 397;
 /// Where CA and certificate are.
 #[derive(Clone, Debug)]
 pub struct OwnPki {
-    /// Certificate of the CA, for clients to trust.
+    /// Certificate of the CA, for the other side to trust.
     pub ca: PathBuf,
     /// What the server uses.
     pub files: TlsFiles,
+    ca_key: PathBuf,
+}
+
+/// Whom a certificate is shown to. Each has a CA of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Clients.
+    Clients,
+    /// Other front ends of the pool, from both sides.
+    Peers,
+}
+
+impl Purpose {
+    fn own(self, folder: &Path) -> OwnPki {
+        let path = |ending: &str| folder.join(format!("{}{ending}", if self == Self::Peers { "peers-" } else { "" }));
+        let files = TlsFiles { certificate_file: path("tls.crt"), key_file: path("tls.key") };
+        OwnPki { ca: path("ca.crt"), files, ca_key: path("ca.key") }
+    }
+
+    const fn authority(self) -> &'static str {
+        match self {
+            Self::Clients => "Commpool CA",
+            Self::Peers => "Commpool CA of front ends",
+        }
+    }
+
+    fn usages(self) -> Vec<ExtendedKeyUsagePurpose> {
+        match self {
+            Self::Clients => vec![ExtendedKeyUsagePurpose::ServerAuth],
+            Self::Peers => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
+        }
+    }
 }
 
 /// Makes what is missing in `folder` for a server reached by `names` and `addresses`; `now` in seconds since 1970.
-pub fn ensure(folder: &Path, names: &[String], addresses: &[IpAddr], now: u64) -> Result<OwnPki> {
-    let path = |name: &str| folder.join(name);
-    let own =
-        OwnPki { ca: path("ca.crt"), files: TlsFiles { certificate_file: path("tls.crt"), key_file: path("tls.key") } };
-    let ca_key_file = path("ca.key");
-    if !own.ca.exists() || !ca_key_file.exists() {
-        make_ca(&own.ca, &ca_key_file, now)?;
+pub fn ensure(folder: &Path, purpose: Purpose, names: &[String], addresses: &[IpAddr], now: u64) -> Result<OwnPki> {
+    let own = purpose.own(folder);
+    if !own.ca.exists() || !own.ca_key.exists() {
+        make_ca(&own, purpose, now)?;
         let _ = fs::remove_file(&own.files.certificate_file);
     }
     if !fits(&own.files, names, addresses, now) {
-        make_leaf(&own, &ca_key_file, names, addresses, now)?;
+        make_leaf(&own, purpose, names, addresses, now)?;
     }
     Ok(own)
 }
 
-fn make_ca(certificate: &Path, key_file: &Path, now: u64) -> Result<()> {
+fn make_ca(own: &OwnPki, purpose: Purpose, now: u64) -> Result<()> {
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, "Commpool CA");
+    params.distinguished_name.push(DnType::CommonName, purpose.authority());
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     valid_for(&mut params, now, CA_DAYS);
     let made = params.self_signed(&key)?;
-    write_file(key_file, &key.serialize_pem(), 0o600)?;
-    write_file(certificate, &made.pem(), 0o644)
+    write_file(&own.ca_key, &key.serialize_pem(), 0o600)?;
+    write_file(&own.ca, &made.pem(), 0o644)
 }
 
-fn make_leaf(own: &OwnPki, ca_key_file: &Path, names: &[String], addresses: &[IpAddr], now: u64) -> Result<()> {
-    let ca_key = KeyPair::from_pem(&fs::read_to_string(ca_key_file)?)
-        .with_context(|| format!("{} holds no key; remove it and ca.crt to get a new CA", ca_key_file.display()))?;
+fn make_leaf(own: &OwnPki, purpose: Purpose, names: &[String], addresses: &[IpAddr], now: u64) -> Result<()> {
+    let ca_key = KeyPair::from_pem(&fs::read_to_string(&own.ca_key)?).with_context(|| {
+        format!("{} holds no key; remove it and {} to get a new CA", own.ca_key.display(), own.ca.display())
+    })?;
     let issuer = Issuer::from_ca_cert_pem(&fs::read_to_string(&own.ca)?, ca_key)?;
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::new(names.to_vec())?;
     params.subject_alt_names.extend(addresses.iter().map(|ip| SanType::IpAddress(*ip)));
     let name = names.first().map_or("commpool", String::as_str);
     params.distinguished_name.push(DnType::CommonName, name);
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.extended_key_usages = purpose.usages();
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.use_authority_key_identifier_extension = true;
     valid_for(&mut params, now, LEAF_DAYS);
@@ -135,11 +165,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let addresses = ["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()];
         let read = |p: &Path| fs::read_to_string(p).unwrap();
-        let own = ensure(folder.path(), &names(&["localhost"]), &addresses, NOW).unwrap();
+        let own = ensure(folder.path(), Purpose::Clients, &names(&["localhost"]), &addresses, NOW).unwrap();
         let (ca, leaf) = (read(&own.ca), read(&own.files.certificate_file));
-        ensure(folder.path(), &names(&["localhost"]), &addresses, NOW + 86_400).unwrap();
+        ensure(folder.path(), Purpose::Clients, &names(&["localhost"]), &addresses, NOW + 86_400).unwrap();
         assert_eq!((read(&own.ca), read(&own.files.certificate_file)), (ca.clone(), leaf.clone()));
-        ensure(folder.path(), &names(&["example.com"]), &addresses, NOW).unwrap();
+        ensure(folder.path(), Purpose::Clients, &names(&["example.com"]), &addresses, NOW).unwrap();
         assert_eq!(read(&own.ca), ca);
         assert_ne!(read(&own.files.certificate_file), leaf);
     }
@@ -147,9 +177,9 @@ mod tests {
     #[test]
     fn a_leaf_near_its_end_is_made_anew() {
         let folder = tempfile::tempdir().unwrap();
-        let own = ensure(folder.path(), &names(&["localhost"]), &[], NOW).unwrap();
+        let own = ensure(folder.path(), Purpose::Clients, &names(&["localhost"]), &[], NOW).unwrap();
         let leaf = fs::read_to_string(&own.files.certificate_file).unwrap();
-        ensure(folder.path(), &names(&["localhost"]), &[], NOW + (LEAF_DAYS - 20) * 86_400).unwrap();
+        ensure(folder.path(), Purpose::Clients, &names(&["localhost"]), &[], NOW + (LEAF_DAYS - 20) * 86_400).unwrap();
         assert_ne!(fs::read_to_string(&own.files.certificate_file).unwrap(), leaf);
     }
 }

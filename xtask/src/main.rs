@@ -1,4 +1,4 @@
-//! Developer verbs: `cargo xtask run | sim | test | check | bench | images | cluster`.
+//! Developer verbs: `cargo xtask run | pool | sim | test | check | bench | images | cluster`.
 //!
 //! Thin on purpose: it runs cargo, the tools of the machine and the binaries, and links none of the product, so that
 //! the first command of a fresh checkout is ready in seconds.
@@ -8,6 +8,7 @@ mod bench;
 mod check;
 mod cluster;
 mod images;
+mod pool;
 mod run;
 mod sim;
 mod steps;
@@ -32,6 +33,8 @@ struct Cli {
 enum Verb {
     /// Standard Edition on this machine in one command: builds the server and becomes it.
     Run(run::Options),
+    /// Enterprise Edition on this machine in one command: a PostgreSQL and several front ends on one address.
+    Pool(pool::Options),
     /// A whole pool in one process, from one seed, under faults.
     Sim(sim::Options),
     /// Formatting, lints, documentation, licences and sources of dependencies, unused ones, generated files.
@@ -60,11 +63,22 @@ fn run_verb(verb: Verb) -> Result<()> {
     let workspace = Workspace::find()?;
     match verb {
         Verb::Run(options) => run::run(&workspace, &options),
+        Verb::Pool(options) => pool::run(&workspace, &options),
         Verb::Sim(options) => sim::run(&workspace, &options),
         Verb::Bench(options) => bench::run(&workspace, &options),
         Verb::Images(options) => images::run(&workspace, &options),
         Verb::Check => check::run(&workspace),
         Verb::Cluster(options) => cluster::run(&workspace, &options),
         Verb::Test(options) => test::run(&workspace, &options),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
     }
 }

@@ -1,7 +1,7 @@
 //! `cargo xtask run`: builds the server and becomes it.
 
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ use commpool_harness::command::{run as run_command, say, which};
 const SERVER: &str = "commpool-server";
 
 /// Shown below the options.
-const AFTER_HELP: &str = "Exit codes: those of commpool-server (0 ended as asked, 2 usage, 3 address or port, 4 data \
+pub(crate) const AFTER_HELP: &str = "Exit codes: those of commpool-server (0 ended as asked, 2 usage, 3 address or port, 4 data \
                           folder, 5 configuration), and 1 when it cannot be built.";
 
 /// Options of `cargo xtask run`: the server's own, and how it is built.
@@ -28,9 +28,10 @@ pub(crate) struct Options {
     /// SIP domain of the users [default: localhost]
     #[arg(long, value_name = "NAME")]
     domain: Option<String>,
-    /// Folder for database, certificates and keys [default: commpool in the user's data folder]
+    /// Folder for database, certificates and keys [default: in the user's data folder commpool, for a pool
+    /// commpool-pool; for a pool of root's /var/lib/commpool-pool]
     #[arg(long, value_name = "FOLDER", value_hint = clap::ValueHint::DirPath)]
-    data: Option<PathBuf>,
+    pub(crate) data: Option<PathBuf>,
     /// A user instead of the demo users; as often as wanted
     #[arg(long = "user", value_name = "NAME:PASSWORD")]
     users: Vec<String>,
@@ -42,32 +43,41 @@ pub(crate) struct Options {
     json: bool,
     /// Build with optimisation: slower to start the first time, faster from then on
     #[arg(long)]
-    release: bool,
+    pub(crate) release: bool,
 }
 
 /// Builds the server, then replaces this process by it, so that signals and exit codes are the server's own.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
+    let program = build(workspace, options.release)?;
+    become_server(&program, &options.arguments(options.data.as_deref()))
+}
+
+/// Builds the server and tells where it is.
+pub(crate) fn build(workspace: &Workspace, release: bool) -> Result<PathBuf> {
     let compiler = c_compiler()?;
-    let folder = if options.release { "release" } else { "debug" };
-    let program = workspace.target().join(folder).join(SERVER);
+    let program = workspace.target().join(if release { "release" } else { "debug" }).join(SERVER);
     if !program.is_file() {
-        let minutes = if options.release { "3 to 5" } else { "1 to 2" };
+        let minutes = if release { "3 to 5" } else { "1 to 2" };
         say(&format!("building {SERVER}, the first time {minutes} minutes (C compiler: {compiler})"));
     }
     let start = Instant::now();
     let mut build = workspace.cargo();
-    build.args(["build", "--locked", "-p", SERVER, "--bin", SERVER]).args(options.release.then_some("--release"));
+    build.args(["build", "--locked", "-p", SERVER, "--bin", SERVER]).args(release.then_some("--release"));
     run_command(&mut build).with_context(|| format!("{SERVER} cannot be built"))?;
     say(&format!("{SERVER} is built, {:.0} s", start.elapsed().as_secs_f64()));
-    let mut server = Command::new(&program);
-    server.arg("run").args(options.arguments());
-    Err(server.exec()).with_context(|| format!("{} cannot be started", program.display()))
+    Ok(program)
+}
+
+/// Replaces this process by the server; comes back only when that fails.
+pub(crate) fn become_server(program: &Path, arguments: &[String]) -> Result<()> {
+    let error = Command::new(program).arg("run").args(arguments).exec();
+    Err(error).with_context(|| format!("{} cannot be started", program.display()))
 }
 
 impl Options {
-    /// The server's arguments.
-    fn arguments(&self) -> Vec<String> {
-        let data = self.data.as_ref().map(|folder| folder.display().to_string());
+    /// The server's arguments, with this data folder.
+    pub(crate) fn arguments(&self, data: Option<&Path>) -> Vec<String> {
+        let data = data.map(|folder| folder.display().to_string());
         let single =
             [("--listen", &self.listen), ("--domain", &self.domain), ("--data", &data), ("--digest", &self.digest)];
         let single = single.into_iter().filter_map(|(name, value)| Some([name.to_owned(), value.clone()?]));
@@ -83,7 +93,7 @@ fn c_compiler() -> Result<String> {
     let named = std::env::var("CC").ok().filter(|name| !name.trim().is_empty());
     let compiler = named.clone().unwrap_or_else(|| "cc".to_owned());
     let program = compiler.split_whitespace().next().unwrap_or("cc");
-    if which(program).is_some() || std::path::Path::new(program).is_file() {
+    if which(program).is_some() || Path::new(program).is_file() {
         return Ok(compiler);
     }
     match named {
@@ -111,6 +121,6 @@ mod tests {
             release: false,
         };
         let expected = "--listen|127.0.0.2:6000|--data|/tmp/a b|--digest|MD5|--user|a:1|--user|b:2|--json";
-        assert_eq!(options.arguments().join("|"), expected);
+        assert_eq!(options.arguments(options.data.as_deref()).join("|"), expected);
     }
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::command::{is_root, output, output_of, succeeds};
@@ -33,6 +34,9 @@ const USER: &str = "postgres";
 
 /// Ticks of a second in the kernel's accounts, the same on every machine.
 const TICKS: u64 = 100;
+
+/// How long a server before ours may take to end.
+const FREE: Duration = Duration::from_secs(10);
 
 /// How long the server may take to start: it may have a crash to recover from.
 const START: Duration = Duration::from_secs(60);
@@ -60,6 +64,15 @@ pub struct Cluster {
     server: Option<Process>,
     /// Clears up when its standard input ends, so after our own death too.
     keeper: Option<Child>,
+}
+
+/// A server that was left to another program.
+#[derive(Clone, Debug)]
+pub struct Served {
+    /// Address and port.
+    pub address: String,
+    /// File with the superuser's password.
+    pub password: PathBuf,
 }
 
 /// Folder of the server's programs.
@@ -107,6 +120,7 @@ impl Cluster {
             keeper: None,
             folder,
         };
+        cluster.until_free()?;
         cluster.keeper = Some(cluster.keeper(settings.folder.is_none())?);
         if !cluster.data().join("PG_VERSION").exists() {
             cluster.make().context("initdb failed")?;
@@ -175,6 +189,30 @@ impl Cluster {
         send(&self.processes(), Signal::CONT);
     }
 
+    /// Leaves the server to the program that our process becomes next: it ends when that one has ended, and all that it
+    /// started.
+    ///
+    /// # Errors
+    /// When the system does not let the program inherit it.
+    pub fn leave(mut self) -> Result<Served> {
+        let keeper =
+            self.keeper.as_ref().and_then(|keeper| keeper.stdin.as_ref()).context("nobody keeps the server")?;
+        fcntl_setfd(keeper, FdFlags::empty()).context("the server cannot be left to another program")?;
+        let served =
+            Served { address: format!("{}:{}", self.host(), self.port), password: self.folder.join("password") };
+        std::mem::forget((self.server.take(), self.keeper.take()));
+        Ok(served)
+    }
+
+    /// Makes a database, unless it is there.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub fn make_database(&self, name: &str) -> Result<()> {
+        let known = self.sql(SUPERUSER, &format!("select 1 from pg_database where datname = '{name}'"))?;
+        if known.is_empty() { self.sql(SUPERUSER, &format!("create database {name}")).map(drop) } else { Ok(()) }
+    }
+
     /// Where it listens: an address of loopback.
     #[must_use]
     pub fn host(&self) -> &'static str {
@@ -210,8 +248,24 @@ impl Cluster {
         Duration::from_millis((main + others) * 1000 / TICKS)
     }
 
-    fn data(&self) -> PathBuf {
+    /// Folder of its files.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
         self.folder.join("data")
+    }
+
+    /// Waits until nobody serves the folder: a server that was left to another program may still be closing it.
+    fn until_free(&self) -> Result<()> {
+        let file = self.data().join("postmaster.pid");
+        let holder = || -> Option<u32> {
+            let pid: u32 = fs::read_to_string(&file).ok()?.lines().next()?.trim().parse().ok()?;
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+            name.starts_with("postgres").then_some(pid)
+        };
+        let free = wait::until("the end of the server before", FREE, || Ok(holder().is_none().then_some(())));
+        free.with_context(|| {
+            format!("{} is in use by process {:?}", self.folder.display(), holder().unwrap_or_default())
+        })
     }
 
     fn main(&self) -> Vec<u32> {
@@ -286,7 +340,8 @@ impl Cluster {
     /// A shell that waits for the end of its input, which is ours alone, and then clears up.
     fn keeper(&self, remove: bool) -> Result<Child> {
         // Bounded: an ended process that nobody asks about looks as if it lived.
-        let script = "cat >/dev/null; read pid < \"$0/data/postmaster.pid\" && kill -QUIT \"$pid\" && \
+        let script = "cat >/dev/null; [ \"$1\" = keep ] && how=INT || how=QUIT; \
+                      read pid < \"$0/data/postmaster.pid\" && kill -\"$how\" \"$pid\" && \
                       for n in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do \
                       [ -e \"$0/data/postmaster.pid\" ] && kill -0 \"$pid\" && sleep 0.1; done; \
                       [ \"$1\" = keep ] || rm -rf \"$0\"";
@@ -366,38 +421,5 @@ fn ticks(pid: u32, kinds: usize) -> u64 {
 fn send(pids: &[u32], signal: Signal) {
     for pid in pids.iter().filter_map(|pid| Pid::from_raw(i32::try_from(*pid).ok()?)) {
         let _ = kill_process(pid, signal);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_server_is_stopped_killed_paused_and_leaves_nothing() {
-        if !can_run("a PostgreSQL of our own") {
-            return;
-        }
-        let mut cluster = Cluster::start(&Settings::default()).unwrap();
-        let folder = cluster.folder.clone();
-        cluster.sql("postgres", "create table t (n int); insert into t values (7);").unwrap();
-        cluster.stop().unwrap();
-        assert!(cluster.sql("postgres", "select 1").is_err());
-        cluster.start_again().unwrap();
-        cluster.kill9().unwrap();
-        cluster.start_again().unwrap();
-        assert_eq!(cluster.sql("postgres", "select n from t").unwrap(), "7");
-        cluster.pause();
-        let mut late =
-            cluster.psql("postgres").args(["-c", "select n + 1 from t"]).stdout(Stdio::piped()).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(300));
-        assert!(late.try_wait().unwrap().is_none(), "nobody answers");
-        cluster.resume();
-        assert_eq!(late.wait_with_output().unwrap().stdout, b"8\n");
-        assert!(cluster.cpu() > Duration::ZERO);
-        let pid = cluster.main()[0];
-        drop(cluster);
-        assert!(!folder.exists());
-        assert!(fs::read_to_string(format!("/proc/{pid}/stat")).is_err());
     }
 }

@@ -96,6 +96,10 @@ pub struct Listeners {
     pub tcp: Vec<SocketAddr>,
     /// SIP over TLS.
     pub tls: Vec<SocketAddr>,
+    /// Whether several front ends on one machine listen on these addresses at once (SO_REUSEPORT): the kernel deals
+    /// clients out to them. Enterprise Edition only; without it a second server is told that its port is taken.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub shared: bool,
 }
 
 /// The pool as clients see it. Reloaded while the server runs.

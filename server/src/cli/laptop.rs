@@ -1,4 +1,4 @@
-//! `run`: Standard Edition on one machine in one command.
+//! `run`: the product on one machine in one command; Standard Edition unless a number of front ends is given.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -11,21 +11,22 @@ use clap::Args;
 use commpool_model::address::Address;
 use commpool_model::config::{
     Authentication, DigestAlgorithm, Drain, Edition, Listeners, LogConfig, Outward, Policy, PoolConfig, SqliteStore,
-    StoreConfig,
+    StoreConfig, TlsFiles,
 };
-use commpool_store::Store;
 use commpool_store::ops::Outcome;
 use commpool_store::ops::credentials;
+use commpool_store::{FolderLock, Store, lock_folder};
 use zeroize::Zeroizing;
 
 use super::accounts::{add, call, set_password};
 use super::serve::{boot_or_explain, explain, runtime, start_logs, stop_on_signal};
-use super::{Done, EXIT_ADDRESS, EXIT_DATA, EXIT_OTHER, EXIT_USAGE, Failure, passwords};
-use crate::pki;
+use super::shown::Shown;
+use super::{Done, EXIT_ADDRESS, EXIT_DATA, EXIT_OTHER, EXIT_USAGE, Failure, passwords, several};
+use crate::pki::{self, Purpose};
 
-const DEFAULT_PORT: u16 = 5060;
+pub(super) const DEFAULT_PORT: u16 = 5060;
 const DEMO_USERS: [&str; 2] = ["alice", "bob"];
-const MEND_ADDRESS: &str =
+pub(super) const MEND_ADDRESS: &str =
     "stop it, or choose another with --listen ADDRESS:PORT (TLS takes PORT+1, management PORT+2)";
 
 /// `run …`
@@ -50,35 +51,64 @@ pub(super) struct Arguments {
     /// Print one line of JSON on standard output once it serves
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    pool: several::Arguments,
 }
 
 /// A user whose password is known and shown.
-struct Known {
-    address: Address,
-    password: Zeroizing<String>,
+#[derive(Clone)]
+pub(super) struct Known {
+    /// Who.
+    pub(super) address: Address,
+    /// The password.
+    pub(super) password: Zeroizing<String>,
+}
+
+/// What is to be served, whatever serves it.
+pub(super) struct Plan {
+    /// Addresses to listen on.
+    pub(super) addresses: Vec<SocketAddr>,
+    /// Folder of everything that stays.
+    pub(super) folder: PathBuf,
+    /// SIP domain.
+    pub(super) domain: String,
+    /// Users asked for.
+    pub(super) wanted: Vec<Known>,
+    digest: Vec<DigestAlgorithm>,
+    json: bool,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Done {
-    let addresses = addresses(arguments.listen.as_deref())?;
-    let folder = data_folder(arguments.data.clone())?;
     let domain = domain(&arguments.domain)?;
-    let wanted = wanted_users(&arguments.users, &domain)?;
-    let digest = digest(&arguments.digest)?;
+    let plan = Plan {
+        addresses: addresses(arguments.listen.as_deref())?,
+        folder: data_folder(arguments.data.clone())?,
+        wanted: wanted_users(&arguments.users, &domain)?,
+        digest: digest(&arguments.digest)?,
+        json: arguments.json,
+        domain,
+    };
+    match arguments.pool.wanted() {
+        Some(pool) => several::run(plan, &pool),
+        None => alone(plan),
+    }
+}
+
+fn alone(plan: Plan) -> Done {
     // The lock comes before anything in the folder is changed: another run may be using it.
-    let config = config(&folder, &domain, &addresses, digest)?;
+    let config = plan.checked(plan.standard())?;
     start_logs(&config.log);
-    let lock =
-        commpool_store::lock_folder(&folder).map_err(|e| Failure::new(EXIT_DATA, format!("{e} (--data FOLDER)")))?;
-    let own = prepare(&folder, &domain, &addresses)?;
-    pki::write_file(&folder.join("config.yaml"), &yaml(&config)?, 0o600)?;
+    let lock = plan.lock()?;
+    let own = plan.prepare()?;
+    let file = plan.folder.join("config.yaml");
+    pki::write_file(&file, &yaml(&config)?, 0o600)?;
     drop(lock);
     runtime()?.block_on(async {
         let booted = boot_or_explain(config, MEND_ADDRESS)?;
-        let users = users(booted.store(), &folder, wanted, &domain).await?;
+        let users = plan.users(booted.store()).await?;
         let stop = stop_on_signal().map_err(|e| Failure::new(EXIT_OTHER, e.to_string()))?;
-        let shown = Shown { addresses: &addresses, domain: &domain, ca: &own.ca, folder: &folder, users: &users };
-        let tell = || if arguments.json { println!("{}", shown.json()) } else { shown.print() };
-        booted.serve(None, stop, tell).await.map_err(|e| explain(&e, MEND_ADDRESS))
+        let shown = Shown { plan: &plan, ca: &own.ca, config: &file, users: &users, front_ends: &[] };
+        booted.serve(None, stop, || plan.tell(&shown)).await.map_err(|e| explain(&e, MEND_ADDRESS))
     })
 }
 
@@ -101,7 +131,8 @@ fn addresses(listen: Option<&str>) -> Result<Vec<SocketAddr>, Failure> {
     Ok(vec![address])
 }
 
-fn at(address: SocketAddr, offset: u16) -> SocketAddr {
+/// The address with a port further on.
+pub(super) fn at(address: SocketAddr, offset: u16) -> SocketAddr {
     SocketAddr::new(address.ip(), address.port() + offset)
 }
 
@@ -150,66 +181,104 @@ fn wanted_users(given: &[String], domain: &str) -> Result<Vec<Known>, Failure> {
     given.iter().map(parse).collect()
 }
 
-fn config(
-    folder: &Path,
-    domain: &str,
-    addresses: &[SocketAddr],
-    digest: Vec<DigestAlgorithm>,
-) -> Result<PoolConfig, Failure> {
-    let first = addresses.first().copied().ok_or_else(|| Failure::new(EXIT_USAGE, "no address to listen on"))?;
-    let plain: Vec<_> = addresses.to_vec();
-    let tls = addresses.iter().map(|a| at(*a, 1)).collect();
-    let config = PoolConfig {
-        pool: "local".to_owned(),
-        edition: Edition::Standard,
-        sip_domains: vec![domain.to_owned()],
-        listeners: Listeners { udp: plain.clone(), tcp: plain, tls },
-        outward: Outward::default(),
-        tls: Some(commpool_model::config::TlsFiles {
-            certificate_file: folder.join("tls.crt"),
-            key_file: folder.join("tls.key"),
-        }),
-        key_file: folder.join("pool.key"),
-        store: StoreConfig { sqlite: Some(SqliteStore { folder: folder.to_owned() }), postgres: None },
-        peers: None,
-        drain: Drain::default(),
-        authentication: Authentication { digest },
-        policy: Policy::default(),
-        management: Some(at(first, 2)),
-        log: LogConfig::default(),
-    };
-    // The same checks as for a file: what a flag broke is said in the same words.
-    PoolConfig::from_yaml(&yaml(&config)?).map_err(|e| Failure::new(EXIT_USAGE, e.to_string()))
-}
-
-fn yaml(config: &PoolConfig) -> Result<String, Failure> {
+pub(super) fn yaml(config: &PoolConfig) -> Result<String, Failure> {
     config.to_yaml().map_err(|e| Failure::new(EXIT_OTHER, e.to_string()))
 }
 
-fn prepare(folder: &Path, domain: &str, addresses: &[SocketAddr]) -> Result<pki::OwnPki, Failure> {
-    let key_file = folder.join("pool.key");
-    if !key_file.exists() {
-        let mut key = Zeroizing::new([0_u8; 32]);
-        getrandom::fill(&mut *key).map_err(|e| Failure::new(EXIT_OTHER, format!("no random octets: {e}")))?;
-        let digits = Zeroizing::new(key.iter().map(|o| format!("{o:02x}")).collect::<String>());
-        pki::write_file(&key_file, &digits, 0o600)?;
-    }
-    let ips: Vec<IpAddr> = addresses.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified()).collect();
-    let names = if domain.parse::<IpAddr>().is_ok() { vec!["localhost".to_owned()] } else { vec![domain.to_owned()] };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    Ok(pki::ensure(folder, &names, &ips, now).context("certificate")?)
+fn seconds_since_1970() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
-/// The users of this run: those given, else the demo users with the passwords they had before.
-async fn users(store: &Store, folder: &Path, given: Vec<Known>, domain: &str) -> Result<Vec<Known>, Failure> {
-    if !given.is_empty() {
-        for user in &given {
+impl Plan {
+    /// The first address; the others have the same port.
+    pub(super) fn first(&self) -> SocketAddr {
+        self.addresses.first().copied().unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)))
+    }
+
+    /// Standard Edition.
+    pub(super) fn standard(&self) -> PoolConfig {
+        let plain = self.addresses.clone();
+        let tls = plain.iter().map(|a| at(*a, 1)).collect();
+        let in_folder = |name: &str| self.folder.join(name);
+        PoolConfig {
+            pool: "local".to_owned(),
+            edition: Edition::Standard,
+            sip_domains: vec![self.domain.clone()],
+            listeners: Listeners { udp: plain.clone(), tcp: plain, tls, shared: false },
+            outward: Outward::default(),
+            tls: Some(TlsFiles { certificate_file: in_folder("tls.crt"), key_file: in_folder("tls.key") }),
+            key_file: in_folder("pool.key"),
+            store: StoreConfig { sqlite: Some(SqliteStore { folder: self.folder.clone() }), postgres: None },
+            peers: None,
+            drain: Drain::default(),
+            authentication: Authentication { digest: self.digest.clone() },
+            policy: Policy::default(),
+            management: Some(at(self.first(), 2)),
+            log: LogConfig::default(),
+        }
+    }
+
+    /// The same checks as for a file: what a flag broke is said in the same words.
+    pub(super) fn checked(&self, config: PoolConfig) -> Result<PoolConfig, Failure> {
+        PoolConfig::from_yaml(&yaml(&config)?).map_err(|e| Failure::new(EXIT_USAGE, e.to_string()))
+    }
+
+    /// Keeps other runs from the folder.
+    pub(super) fn lock(&self) -> Result<FolderLock, Failure> {
+        lock_folder(&self.folder).map_err(|e| Failure::new(EXIT_DATA, format!("{e} (--data FOLDER)")))
+    }
+
+    /// Makes the pool's key and the certificate towards clients, unless they are there.
+    pub(super) fn prepare(&self) -> Result<pki::OwnPki, Failure> {
+        let key_file = self.folder.join("pool.key");
+        if !key_file.exists() {
+            pki::write_file(&key_file, &secret::<32>()?, 0o600)?;
+        }
+        let ips: Vec<IpAddr> = self.addresses.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified()).collect();
+        let is_address = self.domain.parse::<IpAddr>().is_ok();
+        let names = vec![if is_address { "localhost".to_owned() } else { self.domain.clone() }];
+        self.certificate(Purpose::Clients, &names, &ips)
+    }
+
+    /// A certificate of a CA of our own.
+    pub(super) fn certificate(
+        &self,
+        purpose: Purpose,
+        names: &[String],
+        addresses: &[IpAddr],
+    ) -> Result<pki::OwnPki, Failure> {
+        let made = pki::ensure(&self.folder, purpose, names, addresses, seconds_since_1970());
+        Ok(made.context("certificate")?)
+    }
+
+    /// The users of this run: those given, else the demo users with the passwords they had before.
+    pub(super) async fn users(&self, store: &Store) -> Result<Vec<Known>, Failure> {
+        let mut users = self.wanted.clone();
+        if users.is_empty() {
+            users = demo_users(&self.folder.join("demo-users"), &self.domain)?;
+        }
+        for user in &users {
             put(store, user).await?;
         }
-        return Ok(given);
+        Ok(users)
     }
-    let file = folder.join("demo-users");
-    let mut kept = read_demo(&file)?;
+
+    /// Tells whoever started it how it is reached.
+    pub(super) fn tell(&self, shown: &Shown<'_>) {
+        if self.json { println!("{}", shown.json()) } else { shown.print() }
+    }
+}
+
+/// So many random octets as hexadecimal digits.
+pub(super) fn secret<const OCTETS: usize>() -> Result<Zeroizing<String>, Failure> {
+    let mut octets = Zeroizing::new([0_u8; OCTETS]);
+    getrandom::fill(&mut *octets).map_err(|e| Failure::new(EXIT_OTHER, format!("no random octets: {e}")))?;
+    Ok(Zeroizing::new(octets.iter().map(|o| format!("{o:02x}")).collect()))
+}
+
+/// The demo users; passwords are made once and kept in a file.
+fn demo_users(file: &Path, domain: &str) -> Result<Vec<Known>, Failure> {
+    let mut kept = read_demo(file)?;
     let mut users = Vec::new();
     for name in DEMO_USERS {
         let address = Address::new(name, domain).map_err(|e| Failure::new(EXIT_USAGE, e.to_string()))?;
@@ -222,12 +291,10 @@ async fn users(store: &Store, folder: &Path, given: Vec<Known>, domain: &str) ->
                 password
             }
         };
-        let user = Known { address, password };
-        put(store, &user).await?;
-        users.push(user);
+        users.push(Known { address, password });
     }
     let lines: Vec<String> = kept.iter().map(|(a, p)| format!("{a} {}\n", p.as_str())).collect();
-    pki::write_file(&file, &Zeroizing::new(lines.concat()), 0o600)?;
+    pki::write_file(file, &Zeroizing::new(lines.concat()), 0o600)?;
     Ok(users)
 }
 
@@ -252,71 +319,4 @@ async fn put(store: &Store, user: &Known) -> Done {
         return Ok(());
     }
     set_password(store, &user.address, &user.password).await
-}
-
-struct Shown<'a> {
-    addresses: &'a [SocketAddr],
-    domain: &'a str,
-    ca: &'a Path,
-    folder: &'a Path,
-    users: &'a [Known],
-}
-
-impl Shown<'_> {
-    fn first(&self) -> SocketAddr {
-        self.addresses.first().copied().unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)))
-    }
-
-    fn json(&self) -> String {
-        let first = self.first();
-        let users: Vec<_> = self
-            .users
-            .iter()
-            .map(|u| serde_json::json!({ "user": u.address.user(), "password": u.password.as_str() }))
-            .collect();
-        serde_json::json!({
-            "domain": self.domain,
-            "addresses": {
-                "udp": first.to_string(), "tcp": first.to_string(), "tls": at(first, 1).to_string(),
-                "management": at(first, 2).to_string(),
-            },
-            "ca": self.ca,
-            "config": self.folder.join("config.yaml"),
-            "users": users,
-        })
-        .to_string()
-    }
-
-    fn print(&self) {
-        let first = self.first();
-        println!("Commpool serves {} (Standard Edition, data in {})\n", self.domain, self.folder.display());
-        for address in self.addresses {
-            println!("  udp, tcp  {address}\n  tls       {}", at(*address, 1));
-        }
-        println!("  health    http://{}/readyz\n  CA        {}\n", at(first, 2), self.ca.display());
-        for user in self.users {
-            println!("  user {}  password {}", user.address.user(), user.password.as_str());
-        }
-        if self.domain != "localhost" {
-            println!(
-                "\nClients on this machine find the domain by this line in /etc/hosts:\n  {} {}",
-                first.ip(),
-                self.domain
-            );
-        }
-        self.print_linphone();
-        println!("\nMore users: commpool-server user add NAME --config {}", self.folder.join("config.yaml").display());
-        println!("Ctrl-C ends it.");
-    }
-
-    fn print_linphone(&self) {
-        let first = self.first();
-        let user = self.users.first().map_or("alice", |u| u.address.user());
-        println!("\nLinphone, for each user (Settings, SIP Accounts, Add a third-party account):");
-        println!("  Username {user}   SIP domain {}   Password as above   Transport TLS", self.domain);
-        println!("  SIP server address (Account, advanced): <sip:{}:{};transport=tls>", self.domain, first.port() + 1);
-        println!("  so that it trusts the CA: quit it, and under [sip] in its linphonerc put");
-        println!("  root_ca={}", self.ca.display());
-        println!("  or, without the CA: Transport TCP and <sip:{}:{};transport=tcp>", self.domain, first.port());
-    }
 }

@@ -3,12 +3,15 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line speaks by printing")]
 
 mod accounts;
+mod children;
 mod configuration;
 mod endpoints;
 mod laptop;
 mod passwords;
 mod pool;
 mod serve;
+mod several;
+mod shown;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -50,7 +53,8 @@ struct Arguments {
 enum Command {
     /// Serve the pool that the configuration describes.
     Serve,
-    /// Standard Edition on this machine in one command: own CA, demo users, no configuration.
+    /// The product on this machine in one command: own CA, demo users, no configuration. Standard Edition, or with
+    /// --front-ends a pool.
     Run(laptop::Arguments),
     /// Bring the store to this build's schema.
     Migrate(serve::Migrate),
@@ -110,3 +114,13 @@ impl From<anyhow::Error> for Failure {
 }
 
 type Done = Result<(), Failure>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        <Arguments as clap::CommandFactory>::command().debug_assert();
+    }
+}

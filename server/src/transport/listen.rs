@@ -62,14 +62,22 @@ impl Bound {
     pub fn bind(listeners: &Listeners) -> Result<Self, BindError> {
         let mut bound = Self::default();
         for address in &listeners.udp {
-            let socket = udp(*address).map_err(|error| BindError { transport: "udp", address: *address, error })?;
+            let socket = udp(*address, listeners.shared).map_err(|error| BindError {
+                transport: "udp",
+                address: *address,
+                error,
+            })?;
             bound.udp.push(socket);
         }
         for (transport, addresses, list) in
             [("tcp", &listeners.tcp, &mut bound.tcp), ("tls", &listeners.tls, &mut bound.tls)]
         {
             for address in addresses {
-                let socket = tcp(*address).map_err(|error| BindError { transport, address: *address, error })?;
+                let socket = tcp(*address, listeners.shared).map_err(|error| BindError {
+                    transport,
+                    address: *address,
+                    error,
+                })?;
                 list.push(socket);
             }
         }
@@ -84,22 +92,24 @@ impl Bound {
     }
 }
 
-fn udp(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
+fn udp(address: SocketAddr, shared: bool) -> io::Result<std::net::UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
     socket.set_recv_buffer_size(UDP_BUFFER)?;
+    socket.set_reuse_port(shared)?;
     socket.bind(&address.into())?;
     Ok(socket.into())
 }
 
-fn tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+fn tcp(address: SocketAddr, shared: bool) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
     socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())

@@ -49,7 +49,7 @@ fn config() -> PoolConfig {
         pool: "test".to_owned(),
         edition: Edition::Standard,
         sip_domains: vec![DOMAIN.to_owned()],
-        listeners: Listeners { udp: vec![listen()], tcp: vec![listen()], tls: Vec::new() },
+        listeners: Listeners { udp: vec![listen()], tcp: vec![listen()], tls: Vec::new(), shared: false },
         outward: Outward::default(),
         tls: None,
         key_file: "/nowhere".into(),

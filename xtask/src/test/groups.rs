@@ -70,6 +70,8 @@ pub(crate) enum Part {
 const LINPHONE: &str = "liblinphone10";
 /// Grammars and certificates that the engine aborts without; the package does not depend on them.
 const LINPHONE_DATA: &str = "linphone-common";
+/// The Back-End Database.
+const POSTGRESQL: &str = commpool_harness::postgres::PACKAGE;
 /// SIPp.
 const SIPP: &str = "sip-tester";
 
@@ -114,10 +116,10 @@ pub(crate) const GROUPS: &[Group] = &[
     },
     Group {
         name: "contract",
-        about: "every store operation on every backend",
-        needs: &[],
+        about: "every store operation on every backend; faults of the database",
+        needs: &[Need::Package(POSTGRESQL)],
         runs: &[Run::Files("crates/store", "")],
-        parts: &[Part::Sqlite],
+        parts: &[Part::Sqlite, Part::Package("PostgreSQL", POSTGRESQL)],
         minutes: 2,
         alone: false,
         waits: false,
@@ -134,9 +136,10 @@ pub(crate) const GROUPS: &[Group] = &[
     },
     Group {
         name: "platform",
-        about: "the tests' own ground: namespaces, images, a registry",
+        about: "the tests' own ground: namespaces, images, a registry, a PostgreSQL",
         needs: &[
             Need::Root,
+            Need::Package(POSTGRESQL),
             Need::Package("iproute2"),
             Need::Package("python3"),
             Need::Package("skopeo"),

@@ -88,6 +88,10 @@ fn listeners(config: &PoolConfig) -> Result<(), ConfigError> {
             }
         }
     }
+    if config.listeners.shared && config.edition == Edition::Standard {
+        let mend = "remove it or set edition: Enterprise";
+        return Err(value("listeners.shared", "belongs to Enterprise Edition", mend));
+    }
     match (&config.tls, config.listeners.tls.is_empty()) {
         (None, false) => Err(value("tls", "is missing", "give certificateFile and keyFile, or no listeners.tls")),
         _ => Ok(()),
@@ -317,6 +321,8 @@ mod tests {
         let free = |c: &mut PoolConfig| c.listeners.udp = vec!["127.0.0.1:0".parse().unwrap(); 2];
         assert_eq!(field(free), None, "ports of the system's choice do not collide");
         assert_eq!(field(|c| c.listeners.tls.push(socket())).as_deref(), Some("tls"));
+        assert_eq!(field(|c| c.listeners.shared = true).as_deref(), Some("listeners.shared"));
+        assert_eq!(field_of(enterprise(), |c| c.listeners.shared = true), None);
         assert_eq!(field(|c| c.outward.tcp = outside("a.example", 1)).as_deref(), Some("outward.tcp"));
         assert_eq!(field(|c| c.outward.udp = outside("[::1]", 1)).as_deref(), Some("outward.udp.host"));
         assert_eq!(field(|c| c.outward.udp = outside("::1", 0)).as_deref(), Some("outward.udp.port"));

@@ -86,14 +86,20 @@ pub(super) fn company(operation: &Operation) -> Company {
     }
 }
 
-/// Most requests of its kind in one call.
-pub(super) const fn most(operation: &Operation) -> usize {
+/// Most users watched in one call: each may take a lock, and the database has room for some thousands.
+const WATCHED: usize = 256;
+
+/// How much of a call's room a request takes, of [`ROOM`].
+pub(super) fn weight(operation: &Operation) -> usize {
+    let least = ROOM / BATCH;
     match operation {
-        // One user may be watched in up to 200 ways.
-        Operation::Subscribe(_) => BATCH / 2,
-        _ => BATCH,
+        Operation::Subscribe(request) => (request.presentities.len() * ROOM / WATCHED).max(least),
+        _ => least,
     }
 }
+
+/// The room of a call.
+pub(super) const ROOM: usize = BATCH * 64;
 
 /// The first operations of one kind.
 fn requests<'a, R>(operations: &[&'a Operation], pick: impl Fn(&'a Operation) -> Option<&'a R>) -> Vec<&'a R> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::call::{Company, Keys, company, most};
+use super::call::{Company, Keys, ROOM, company, weight};
 use crate::error::StoreError;
 use crate::job::{Job, QUEUE};
 
@@ -148,7 +148,7 @@ impl Queue {
     /// The call that a request begins: others of its kind join, but no two with one key, and none overtakes another
     /// with its key.
     fn fill(&mut self, first: Job) -> Vec<Job> {
-        let (kind, room) = (first.operation.index(), most(&first.operation));
+        let (kind, mut room) = (first.operation.index(), ROOM.saturating_sub(weight(&first.operation)));
         let mut seen = Keys::new();
         match company(&first.operation) {
             Company::Alone => return vec![first],
@@ -157,7 +157,7 @@ impl Queue {
         }
         let mut call = vec![first];
         let mut passed = VecDeque::new();
-        while call.len() < room && passed.len() < SIGHT {
+        while room > 0 && passed.len() < SIGHT {
             let Some(job) = self.jobs.pop_front() else { break };
             let free = match company(&job.operation) {
                 Company::Alone => {
@@ -167,7 +167,13 @@ impl Queue {
                 Company::Keyed(key) => seen.insert(key),
                 Company::Any => true,
             };
-            if free && job.operation.index() == kind { call.push(job) } else { passed.push_back(job) }
+            let weight = weight(&job.operation);
+            if free && job.operation.index() == kind && weight <= room {
+                room -= weight;
+                call.push(job);
+            } else {
+                passed.push_back(job);
+            }
         }
         passed.append(&mut self.jobs);
         self.jobs = passed;

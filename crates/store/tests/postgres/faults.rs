@@ -233,6 +233,29 @@ fn a_crash_raises_the_epoch_once_and_a_restart_does_not() {
 }
 
 #[test]
+fn a_standby_is_not_served_until_it_is_the_primary() {
+    with_cluster("a standby", &Settings::default(), |mut cluster| async move {
+        let store = open(&cluster);
+        let started = start(&store, 1).await;
+        cluster.stop().unwrap();
+        std::fs::write(cluster.data().join("standby.signal"), "").unwrap();
+        cluster.start_again().unwrap();
+        let refused = until(
+            &store,
+            BACK,
+            || route_to("alice"),
+            |answer| answer.as_ref().is_err_and(|error| error.to_string().contains("is a standby")),
+        );
+        let _ = refused.await;
+        assert_eq!(cluster.sql(NAME, "select pg_promote()").unwrap(), "t");
+        let renew = || Renew { fe: started.fe, state: State::Serving };
+        let Ok(Renewed::Held { epoch, .. }) = until(&store, BACK, renew, Result::is_ok).await else { panic!() };
+        assert!(epoch > started.epoch, "soft writes of the one before may be lost");
+        store.close();
+    });
+}
+
+#[test]
 fn what_waits_is_answered_when_the_store_is_closed() {
     with_cluster("closing", &Settings::default(), |cluster| async move {
         let store = open(&cluster);

@@ -5,6 +5,7 @@
 mod database;
 mod durability;
 mod faults;
+mod fence;
 mod hung;
 mod load;
 mod migrate;

@@ -99,7 +99,7 @@ pub(crate) fn register(user: UserRef, fe: Incarnation, device: u8, cseq: u32) ->
 }
 
 pub(crate) fn publish(user: UserRef, fe: Incarnation, device: u8, n: u32) -> Publish {
-    let availability = if n % 2 == 0 { Availability::Busy } else { Availability::Available };
+    let availability = if n.is_multiple_of(2) { Availability::Busy } else { Availability::Available };
     let mut tag = [device; 16];
     tag[..4].copy_from_slice(&n.to_be_bytes());
     Publish {

@@ -120,6 +120,11 @@ impl Database {
         Store::open_postgres(as_server(self.cluster(), &self.name)).unwrap()
     }
 
+    /// A further connection of the superuser.
+    pub(crate) async fn connect(&self) -> PgConnection {
+        connect(self.cluster(), &self.name).await
+    }
+
     /// Carries out statements as the superuser.
     pub(crate) fn run(&self, statements: &str) {
         let mut connection = self.connection.lock().unwrap();

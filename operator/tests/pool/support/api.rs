@@ -47,6 +47,7 @@ impl Seen {
     }
 }
 
+#[derive(Clone)]
 struct Change {
     version: u64,
     key: Key,
@@ -54,7 +55,7 @@ struct Change {
     after: Option<Value>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct State {
     objects: BTreeMap<Key, Value>,
     version: u64,
@@ -79,6 +80,13 @@ impl FakeApi {
     pub(crate) fn new(now: Timestamp) -> Self {
         let state = State { now, ..State::default() };
         Self { state: Arc::new(Mutex::new(state)), changed: watch::channel(0).0 }
+    }
+
+    /// Another one with the same objects.
+    pub(crate) fn fork(&self) -> Self {
+        let state = self.state().clone();
+        let version = state.version;
+        Self { state: Arc::new(Mutex::new(state)), changed: watch::channel(version).0 }
     }
 
     pub(crate) fn client(&self) -> Client {

@@ -54,6 +54,14 @@ impl World {
         Self { api, cluster: Cluster::default(), now, context }
     }
 
+    /// Another one that is the same so far, with an operator that remembers nothing.
+    pub(crate) fn fork(&self) -> Self {
+        let api = self.api.fork();
+        let now = Arc::new(Mutex::new(*self.now.lock().unwrap()));
+        let context = context(&api, &now);
+        Self { api, cluster: self.cluster, now, context }
+    }
+
     pub(crate) fn create_pool(&self, spec: Value) {
         self.api.put(
             "commpool.dev",

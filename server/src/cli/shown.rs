@@ -1,0 +1,107 @@
+//! What a run tells about itself once it serves: for people, and as a line of JSON.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::laptop::{Known, Plan, at};
+use super::several::FrontEnd;
+
+/// A run that serves.
+pub(super) struct Shown<'a> {
+    /// What is served.
+    pub(super) plan: &'a Plan,
+    /// Certificate that clients trust.
+    pub(super) ca: &'a Path,
+    /// Configuration for commands beside it.
+    pub(super) config: &'a Path,
+    /// Its users.
+    pub(super) users: &'a [Known],
+    /// Front ends of a pool with their process ids; none: Standard Edition.
+    pub(super) front_ends: &'a [(FrontEnd, u32)],
+}
+
+impl Shown<'_> {
+    /// One line for programs.
+    pub(super) fn json(&self) -> String {
+        let first = self.plan.first();
+        let user = |user: &Known| json!({ "user": user.address.user(), "password": user.password.as_str() });
+        let mut shown = json!({
+            "domain": self.plan.domain,
+            "addresses": {
+                "udp": first.to_string(), "tcp": first.to_string(), "tls": at(first, 1).to_string(),
+                "management": self.management(),
+            },
+            "ca": self.ca,
+            "config": self.config,
+            "users": self.users.iter().map(user).collect::<Vec<_>>(),
+        });
+        if !self.front_ends.is_empty() {
+            shown["frontEnds"] = self.front_ends.iter().map(|(one, pid)| as_json(one, *pid)).collect();
+        }
+        shown.to_string()
+    }
+
+    fn management(&self) -> String {
+        self.front_ends.first().map_or_else(|| at(self.plan.first(), 2), |(one, _)| one.management).to_string()
+    }
+
+    /// For people.
+    pub(super) fn print(&self) {
+        let (plan, first) = (self.plan, self.plan.first());
+        let edition = match self.front_ends.len() {
+            0 => "Standard Edition".to_owned(),
+            number => format!("Enterprise Edition, front ends: {number}"),
+        };
+        println!("Commpool serves {} ({edition}, data in {})\n", plan.domain, plan.folder.display());
+        for address in &plan.addresses {
+            println!("  udp, tcp  {address}\n  tls       {}", at(*address, 1));
+        }
+        match self.front_ends {
+            [] => println!("  health    http://{}/readyz", at(first, 2)),
+            front_ends => front_ends.iter().for_each(|(one, pid)| print_front_end(one, *pid)),
+        }
+        println!("  CA        {}\n", self.ca.display());
+        for user in self.users {
+            println!("  user {}  password {}", user.address.user(), user.password.as_str());
+        }
+        if plan.domain != "localhost" {
+            println!(
+                "\nClients on this machine find the domain by this line in /etc/hosts:\n  {} {}",
+                first.ip(),
+                plan.domain
+            );
+        }
+        self.print_linphone();
+        println!("\nMore users: commpool-server user add NAME --config {}", self.config.display());
+        println!("Ctrl-C ends it.");
+    }
+
+    fn print_linphone(&self) {
+        let (domain, port) = (&self.plan.domain, self.plan.first().port());
+        let user = self.users.first().map_or("alice", |u| u.address.user());
+        println!("\nLinphone, for each user (Settings, SIP Accounts, Add a third-party account):");
+        println!("  Username {user}   SIP domain {domain}   Password as above   Transport TLS");
+        println!("  SIP server address (Account, advanced): <sip:{domain}:{};transport=tls>", port + 1);
+        println!("  so that it trusts the CA: quit it, and under [sip] in its linphonerc put");
+        println!("  root_ca={}", self.ca.display());
+        println!("  or, without the CA: Transport TCP and <sip:{domain}:{port};transport=tcp>");
+    }
+}
+
+fn as_json(one: &FrontEnd, pid: u32) -> Value {
+    json!({
+        "udp": one.own.to_string(), "tcp": one.own.to_string(), "tls": at(one.own, 1).to_string(),
+        "management": one.management.to_string(), "config": one.config, "pid": pid,
+    })
+}
+
+fn print_front_end(one: &FrontEnd, pid: u32) {
+    println!(
+        "  front end {}: pid {pid}, alone at {} and {} (tls), health http://{}/readyz",
+        one.number,
+        one.own,
+        at(one.own, 1),
+        one.management
+    );
+}
