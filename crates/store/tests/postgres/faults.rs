@@ -248,7 +248,7 @@ fn a_standby_is_not_served_until_it_is_the_primary() {
         );
         let _ = refused.await;
         assert_eq!(cluster.sql(NAME, "select pg_promote()").unwrap(), "t");
-        let renew = || Renew { fe: started.fe, state: State::Serving };
+        let renew = || Renew { fe: started.fe, state: State::Serving, load: Load::default() };
         let Ok(Renewed::Held { epoch, .. }) = until(&store, BACK, renew, Result::is_ok).await else { panic!() };
         assert!(epoch > started.epoch, "soft writes of the one before may be lost");
         store.close();

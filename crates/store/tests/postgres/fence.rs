@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use commpool_model::ids::Micros;
-use commpool_store::ops::front_ends::{Reap, Reaped, Renew, Renewed, State};
+use commpool_store::ops::front_ends::{Load, Reap, Reaped, Renew, Renewed, State};
 use commpool_store::ops::register::Reply;
 use sqlx::{AssertSqlSafe, Connection, raw_sql};
 
@@ -28,7 +28,7 @@ fn a_front_end_whose_write_is_under_way_is_not_reaped() {
         let asked = Instant::now();
         assert_eq!(store.ask(reap).await, Ok(Reaped::Busy));
         assert!((200..1800).contains(&asked.elapsed().as_millis()), "{:?}", asked.elapsed());
-        let renewed = store.ask(Renew { fe: target, state: State::Serving }).await;
+        let renewed = store.ask(Renew { fe: target, state: State::Serving, load: Load::default() }).await;
         assert!(matches!(renewed, Ok(Renewed::Held { .. })), "a write does not keep a lease from being renewed");
     });
 
