@@ -6,7 +6,7 @@ use bytes::Bytes;
 use commpool_model::ids::{EndpointId, Home, Incarnation, Key128, Micros, UserId, UserRef, Version};
 use commpool_model::presence::{Availability, Device, Facts, Publication, Source, State};
 use commpool_server::peers::frame::{
-    Ack, Answer, Changed, Class, Deliver, Fate, Frame, HandOver, Hello, LONGEST, Ping, Said, Told,
+    Ack, Answer, Changed, Class, Deliver, Disowned, Fate, Frame, HandOver, Hello, LONGEST, Moved, Ping, Said, Told,
 };
 use commpool_sip::otid::Otid;
 use proptest::collection::vec;
@@ -116,10 +116,14 @@ fn frame() -> impl Strategy<Value = Frame> {
         (otid(), endpoint(), said()).prop_map(|(otid, endpoint, said)| Frame::Answer(Answer { otid, endpoint, said })),
         (remote(), bytes(500)).prop_map(|(remote, octets)| Frame::Response { remote, octets }),
         vec(changed(), 0..4).prop_map(Frame::Presence),
-        endpoint().prop_map(|endpoint| Frame::Moved { endpoint }),
+        (endpoint(), ".*", any::<u32>()).prop_map(|(endpoint, call_id, cseq)| Frame::Moved(Moved {
+            endpoint,
+            call_id,
+            cseq
+        })),
         hand_over().prop_map(Frame::HandOver),
         endpoint().prop_map(Frame::Unbound),
-        any::<[u8; 16]>().prop_map(|id| Frame::Disowned(Key128(id))),
+        any::<([u8; 16], u32)>().prop_map(|(id, cseq)| Frame::Disowned(Disowned { id: Key128(id), cseq })),
         vec(remote(), 0..5).prop_map(Frame::SeenHere),
         (remote(), bytes(500)).prop_map(|(remote, octets)| Frame::Emit { remote, octets }),
         any::<u32>().prop_map(|renewed| Frame::Ping(Ping { renewed })),

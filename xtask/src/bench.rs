@@ -9,7 +9,14 @@ use commpool_harness::command::run as run_command;
 use commpool_harness::packages::{self, Consent};
 
 /// The peer we are measured beside, and its modules.
-const PACKAGES: &[&str] = &["kamailio", "kamailio-sqlite-modules", "kamailio-tls-modules", "sqlite3"];
+const PACKAGES: &[&str] = &[
+    "kamailio",
+    "kamailio-sqlite-modules",
+    "kamailio-postgres-modules",
+    "kamailio-tls-modules",
+    "sqlite3",
+    "postgresql-15",
+];
 
 /// Options of `cargo xtask bench`.
 #[derive(Args)]

@@ -15,7 +15,7 @@ use super::flow::Flow;
 use super::pending::Pending;
 use super::upkeep::Due;
 use super::{Engine, watched::Edition};
-use crate::peers::frame::{self, Told};
+use crate::peers::frame::{self, Disowned, Told};
 use crate::services::Caller;
 
 /// An adoption that the store did not take is tried again after this.
@@ -28,8 +28,6 @@ const TOLD_FOR: Duration = Duration::from_secs(30);
 const MAX_TOLD: usize = 20_000;
 /// How often lifetimes and numbers are told to the store.
 const FLUSH: Duration = Duration::from_secs(60);
-/// So many dialogs of an endpoint refused before one is accepted: its client began anew.
-const REFUSALS: u8 = 2;
 /// Most rows in one call.
 const ROWS: usize = 1000;
 
@@ -149,7 +147,6 @@ impl Engine {
             (Some(presentity), address),
             Origin(id.0),
         );
-        own.doubts = REFUSALS;
         own.told = self.told_before(id, presentity);
         let news = own.told.is_none() || own.told != self.watched.get(presentity).map(|t| t.edition);
         self.insert_dialog(now, id, own, adoption.flow, left);
@@ -192,6 +189,13 @@ impl Engine {
         }
         told.truncate(frame::MOST);
         told
+    }
+
+    /// Another front end carries a dialog on, unless it has come back here since.
+    pub(super) fn disowned(&mut self, now: Moment, disowned: Disowned) {
+        if !self.dialogs.is_current(disowned.id, disowned.cseq) {
+            self.disowned_at(now, disowned.id);
+        }
     }
 
     /// Another front end carries this dialog on.

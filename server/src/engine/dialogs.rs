@@ -9,7 +9,7 @@ use commpool_sip::otid::Otid;
 use commpool_sip::subscription::{After, Dialog, DialogError, Reason, SubState, Subscribe};
 use commpool_sip::time::Moment;
 use commpool_store::ops::assert::HeldSubscription;
-use commpool_store::ops::subscribe::{self as store, Kind, Presentity, Reply};
+use commpool_store::ops::subscribe::{self as store, CSEQ_STEP, Kind, Presentity, Reply};
 
 use super::Engine;
 use super::flow::Flow;
@@ -17,7 +17,7 @@ use super::holder::Sent;
 use super::pending::Pending;
 use super::upkeep::Due;
 use super::watched::Edition;
-use crate::peers::frame::Frame;
+use crate::peers::frame::Disowned;
 use crate::services::presence::{self, PIDF};
 use crate::services::subscribe::{self, Wanted};
 use crate::services::{Caller, Refusal, Request};
@@ -53,9 +53,6 @@ pub(super) struct Subscription {
     origin: Origin,
     /// What was sent last; a NOTIFY under way counts.
     pub(super) told: Option<Edition>,
-    /// Came from another front end: so many refusals of dialogs that came with it, itself among them, and its client
-    /// counts as one that began anew. Zero: it is known to the client.
-    pub(super) doubts: u8,
     /// A NOTIFY waits for its answer.
     under_way: bool,
     /// Something is to be sent after that.
@@ -86,7 +83,6 @@ impl Subscription {
             address: address.to_owned(),
             origin,
             told: None,
-            doubts: 0,
             under_way: false,
             again: false,
             ending: None,
@@ -123,9 +119,14 @@ impl Dialogs {
     pub(super) fn describe(&self, call_id: &str) -> Option<String> {
         let own = self.all.values().find(|own| own.dialog.call_id() == call_id)?;
         Some(format!(
-            "flow {:?}, presentity {:?}, told {:?}, under way {}, again {}, doubts {}, ending {:?}",
-            own.flow, own.presentity, own.told, own.under_way, own.again, own.doubts, own.ending
+            "flow {:?}, presentity {:?}, told {:?}, under way {}, again {}, ending {:?}",
+            own.flow, own.presentity, own.told, own.under_way, own.again, own.ending
         ))
+    }
+
+    /// Dialogs whose watcher can be told something from here.
+    pub(super) fn carried(&self) -> impl Iterator<Item = Key128> {
+        self.all.iter().filter(|(_, own)| own.flow.is_some() && own.presentity.is_some()).map(|(id, _)| *id)
     }
 
     /// Dialogs of an endpoint.
@@ -264,7 +265,9 @@ impl Engine {
             Reply::Gone => return self.refuse(now, request, &Refusal::later("Front End Restarting")),
         };
         if let Some(owner) = owner_before {
-            self.tell(owner, Frame::Disowned(asked.wanted.sub_id));
+            let seconds = u32::try_from(self.cseq_seconds(now)).unwrap_or(u32::MAX);
+            let first = seconds.max(cseq).saturating_add(CSEQ_STEP);
+            self.tell_disowned(owner, Disowned { id: asked.wanted.sub_id, cseq: first });
         }
         let decided = self.dialogs.get(asked.wanted.sub_id).is_some_and(|own| own.presentity.is_none());
         let Some(presentity) = presentity else {
@@ -536,45 +539,17 @@ impl Engine {
             return self.close_dialog(now, id);
         }
         match own.dialog.answer(status) {
-            After::Keep if status / 100 == 2 && own.doubts > 0 => {
-                let endpoint = own.endpoint;
-                self.probe_succeeded(endpoint);
-            }
-            After::Keep => {}
             After::End => {
                 tracing::debug!(watcher = own.watcher_address, status, "subscription ended by its client");
-                let (doubted, endpoint) = (own.doubts > 0, own.endpoint);
-                self.close_dialog(now, id);
-                return self.probe_failed(now, endpoint.filter(|_| doubted));
+                return self.close_dialog(now, id);
             }
             After::RetryHigherCSeq if !own.raised => {
                 (own.raised, own.again, own.told) = (true, true, None);
             }
-            After::RetryHigherCSeq => {}
+            After::Keep | After::RetryHigherCSeq => {}
         }
-        if self.dialogs.all.get_mut(&id).is_some_and(|own| std::mem::take(&mut own.again)) {
+        if std::mem::take(&mut own.again) {
             self.notify(now, id);
-        }
-    }
-
-    /// A client that knows one of the dialogs that came with its endpoint is the one that made them.
-    fn probe_succeeded(&mut self, endpoint: Option<EndpointId>) {
-        for id in endpoint.map(|endpoint| self.dialogs.of(endpoint)).unwrap_or_default() {
-            if let Some(own) = self.dialogs.all.get_mut(&id) {
-                own.doubts = 0;
-            }
-        }
-    }
-
-    /// A client that does not know dialogs that came with its endpoint has started anew: it knows none. One alone may
-    /// have ended while nobody heard it.
-    fn probe_failed(&mut self, now: Moment, endpoint: Option<EndpointId>) {
-        for id in endpoint.map(|endpoint| self.dialogs.of(endpoint)).unwrap_or_default() {
-            match self.dialogs.all.get_mut(&id) {
-                Some(own) if own.doubts == 1 => self.close_dialog(now, id),
-                Some(own) => own.doubts = own.doubts.saturating_sub(1),
-                None => {}
-            }
         }
     }
 

@@ -350,6 +350,7 @@ impl Engine {
     /// What belongs to an endpoint that came here.
     pub(super) fn handed_over(&mut self, now: Moment, hand_over: HandOver) {
         let until = now + MEMORY;
+        self.not_taken(hand_over.endpoint);
         for (otid, status) in hand_over.delivered {
             let key = (otid, hand_over.endpoint);
             // Without an answer known by now it will not be known any more: its flow is gone.

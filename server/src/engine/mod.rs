@@ -311,6 +311,11 @@ impl Engine {
         self.dialogs.describe(call_id)
     }
 
+    /// Dialogs that this front end would send something in now.
+    pub fn carried(&self, now: Moment) -> impl Iterator<Item = Key128> {
+        self.dialogs.carried().filter(move |_| self.lease.holds(now))
+    }
+
     /// Tables that must be empty some time after all traffic has ended.
     pub fn tables(&self) -> [(&'static str, usize); 6] {
         [

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use commpool_model::ids::Incarnation;
+use commpool_model::ids::{EndpointId, Incarnation, Key128};
 use commpool_sip::limits::Limits;
 use commpool_sip::message::Message;
 use commpool_sip::otid::Branch;
@@ -16,12 +16,14 @@ use commpool_store::ops::front_ends::FrontEnd;
 use super::flow::Flow;
 use super::upkeep::Due;
 use super::{Engine, Output};
-use crate::peers::frame::{self, Changed, Frame, Ping};
+use crate::peers::frame::{self, Changed, Disowned, Frame, Moved, Ping};
 
 /// Addresses without a flow are told to the others at most so often each.
 const SEEN_AGAIN: Duration = Duration::from_secs(10);
 /// Most addresses without a flow that are remembered.
 const MAX_STRANGERS: usize = 10_000;
+/// Most endpoints that are remembered until the front end before knows that they are here.
+const MAX_TAKEN: usize = 50_000;
 /// Addresses gather so long before they are told.
 const SEEN_BATCH: Duration = Duration::from_millis(50);
 
@@ -37,6 +39,10 @@ pub(super) struct Peers {
     /// UDP addresses without a flow here: our handle to them, and when they were last told.
     strangers: HashMap<SocketAddr, (Flow, Moment)>,
     untold: Vec<SocketAddr>,
+    /// Endpoints that came here, and where from, until that front end has handed over what belongs to them.
+    taken: BTreeMap<EndpointId, Incarnation>,
+    /// Dialogs that came here while the front end before could not be told.
+    taken_dialogs: BTreeMap<Key128, (Incarnation, Disowned)>,
 }
 
 impl Peers {
@@ -79,6 +85,8 @@ impl Engine {
         self.peers.live = live;
         for fe in gone {
             self.peers.renewed.remove(&fe);
+            self.peers.taken.retain(|_, from| *from != fe);
+            self.peers.taken_dialogs.retain(|_, (from, _)| *from != fe);
             self.link(now, fe, false);
         }
         let peers = self.peers.live.values().cloned().collect();
@@ -88,7 +96,9 @@ impl Engine {
     /// A link to another front end works, or does not any more.
     pub(super) fn link(&mut self, now: Moment, fe: Incarnation, up: bool) {
         if up {
-            self.peers.linked.insert(fe);
+            if self.peers.linked.insert(fe) {
+                self.tell_taken(fe);
+            }
         } else if self.peers.linked.remove(&fe) {
             tracing::info!(fe = fe.0, "link to a front end ended");
             self.legs_lost(now, fe);
@@ -102,6 +112,41 @@ impl Engine {
             self.out.push_back(Output::Frame { fe, frame });
         }
         reachable
+    }
+
+    /// An endpoint came here from another front end, which must know. If it cannot be told now, it is as soon as there
+    /// is a link again: until then both would tell its dialogs what is new. True: it has been told.
+    pub(super) fn tell_moved(&mut self, from: Incarnation, moved: Moved) -> bool {
+        if self.peers.taken.len() < MAX_TAKEN {
+            self.peers.taken.insert(moved.endpoint, from);
+        }
+        self.tell(from, Frame::Moved(moved))
+    }
+
+    /// The same of a dialog that came here by a SUBSCRIBE.
+    pub(super) fn tell_disowned(&mut self, owner: Incarnation, disowned: Disowned) {
+        if !self.tell(owner, Frame::Disowned(disowned)) && self.peers.taken_dialogs.len() < MAX_TAKEN {
+            self.peers.taken_dialogs.insert(disowned.id, (owner, disowned));
+        }
+    }
+
+    fn tell_taken(&mut self, fe: Incarnation) {
+        let dialogs = self.peers.taken_dialogs.extract_if(.., |_, (owner, _)| *owner == fe);
+        for (_, (_, disowned)) in dialogs.collect::<Vec<_>>() {
+            self.tell(fe, Frame::Disowned(disowned));
+        }
+        let from = self.peers.taken.iter().filter(|(_, from)| **from == fe);
+        for endpoint in from.map(|(endpoint, _)| *endpoint).collect::<Vec<_>>() {
+            match self.registrations.moved(endpoint) {
+                Some(moved) => drop(self.tell(fe, Frame::Moved(moved))),
+                None => self.not_taken(endpoint),
+            }
+        }
+    }
+
+    /// The front end before knows, or the endpoint is not here any more.
+    pub(super) fn not_taken(&mut self, endpoint: EndpointId) {
+        self.peers.taken.remove(&endpoint);
     }
 
     /// A frame was not taken by its link: what waits for an answer gets one.
@@ -120,10 +165,10 @@ impl Engine {
             Frame::Answer(answer) => self.peer_answered(now, from, answer),
             Frame::Response { remote, octets } => self.response_passed(now, remote, octets),
             Frame::Presence(changes) => changes.into_iter().for_each(|c| self.presence_told(now, c)),
-            Frame::Moved { endpoint } => self.moved_away(now, from, endpoint),
+            Frame::Moved(moved) => self.moved_away(now, from, &moved),
             Frame::HandOver(hand_over) => self.handed_over(now, hand_over),
             Frame::Unbound(endpoint) => self.unbound(now, endpoint),
-            Frame::Disowned(id) => self.disowned_at(now, id),
+            Frame::Disowned(disowned) => self.disowned(now, disowned),
             Frame::SeenHere(addresses) => addresses.into_iter().for_each(|a| self.seen_at(from, a)),
             Frame::Emit { remote, octets } => self.emit(now, remote, octets),
             Frame::Ping(Ping { renewed }) => {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use commpool_model::ids::{EndpointId, Key128, Origin, UserRef};
+use commpool_model::ids::{EndpointId, Incarnation, Key128, Origin, UserRef};
 use commpool_sip::otid::Otid;
 use commpool_sip::time::Moment;
 use commpool_store::ops::assert::HeldEndpoint;
@@ -15,7 +15,7 @@ use super::holder::Fate;
 use super::pending::Pending;
 use super::upkeep::Due;
 use super::{Engine, Output};
-use crate::peers::frame::{Frame, HandOver};
+use crate::peers::frame::{Frame, HandOver, Moved};
 use crate::services::{Caller, Refusal, Request, register};
 
 /// A first REGISTER waits so long for a store that is away.
@@ -64,6 +64,18 @@ impl Registrations {
 
     pub(super) fn flow(&self, endpoint: EndpointId) -> Option<Flow> {
         self.held.get(&endpoint).map(|h| h.flow)
+    }
+
+    /// The REGISTER that brought an endpoint here, as it is told to where it was.
+    pub(super) fn moved(&self, endpoint: EndpointId) -> Option<Moved> {
+        let held = self.held.get(&endpoint)?;
+        Some(Moved { endpoint, call_id: held.row.call_id.clone(), cseq: held.cseq })
+    }
+
+    /// Whether an endpoint has come back here since it moved there.
+    fn is_newer(&self, moved: &Moved) -> bool {
+        let held = self.held.get(&moved.endpoint);
+        held.is_some_and(|held| held.row.call_id == moved.call_id && held.cseq >= moved.cseq)
     }
 
     pub(super) fn user(&self, endpoint: EndpointId) -> Option<UserRef> {
@@ -178,7 +190,7 @@ impl Engine {
         };
         for (n, touched) in done.touched.iter().enumerate() {
             let Some(id) = touched.endpoint else { continue };
-            self.tell_holder(now, touched, id);
+            self.tell_holder(now, waiting, touched, id);
             let row = done.bindings.iter().find(|b| b.id == id);
             match (touched.how, row, keys.get(n)) {
                 (Change::Removed, _, _) => {
@@ -203,14 +215,14 @@ impl Engine {
     }
 
     /// The front end that held an endpoint before is told where it is now.
-    fn tell_holder(&mut self, now: Moment, touched: &Touched, endpoint: EndpointId) {
+    fn tell_holder(&mut self, now: Moment, waiting: &Waiting, touched: &Touched, endpoint: EndpointId) {
         let Some(previous) = touched.previous.as_ref().filter(|p| p.fe != self.fe) else { return };
-        let frame = match touched.how {
-            Change::Removed => Frame::Unbound(endpoint),
-            Change::Created | Change::Refreshed => Frame::Moved { endpoint },
-        };
-        let told = self.tell(previous.fe, frame);
-        if told && touched.how != Change::Removed {
+        if touched.how == Change::Removed {
+            self.tell(previous.fe, Frame::Unbound(endpoint));
+            return;
+        }
+        let moved = Moved { endpoint, call_id: waiting.write.call_id.clone(), cseq: waiting.write.cseq };
+        if self.tell_moved(previous.fe, moved) {
             self.await_hand_over(now, endpoint);
         }
     }
@@ -249,12 +261,13 @@ impl Engine {
         if let Some(state) = self.flows.get_mut(request.flow) {
             state.endpoints.insert(id);
         }
-        if before.as_ref().is_some_and(|b| b.flow == request.flow) {
+        // An address over UDP that was given up and came back is the same flow by name and another by number.
+        if before.as_ref().is_some_and(|b| b.flow == request.flow && b.row.flow.serial == row.flow.serial) {
             return;
         }
         tracing::info!(user = caller.address, endpoint = id.0, remote = %request.info.remote, adoptable, "signed in");
         let same_process = before.as_ref().is_none_or(|b| b.row.call_id == row.call_id);
-        if let Some(before) = before {
+        if let Some(before) = before.filter(|before| before.flow != request.flow) {
             self.leave_flow(before.flow, id);
         }
         self.close_replaced(now, touched);
@@ -286,6 +299,7 @@ impl Engine {
 
     /// An endpoint is no longer ours.
     pub(super) fn release(&mut self, id: EndpointId) {
+        self.not_taken(id);
         self.timers.clear(&Due::Endpoint(id));
         if let Some(held) = self.registrations.held.remove(&id) {
             self.leave_flow(held.flow, id);
@@ -309,7 +323,11 @@ impl Engine {
     }
 
     /// An endpoint of ours has registered at another front end.
-    pub(super) fn moved_away(&mut self, now: Moment, to: commpool_model::ids::Incarnation, endpoint: EndpointId) {
+    pub(super) fn moved_away(&mut self, now: Moment, to: Incarnation, moved: &Moved) {
+        let endpoint = moved.endpoint;
+        if self.registrations.is_newer(moved) {
+            return;
+        }
         let flow = self.registrations.flow(endpoint);
         let dialogs = self.hand_over_dialogs(now, endpoint);
         let delivered = self.holder.delivered_to(endpoint);

@@ -47,16 +47,13 @@ pub enum Frame {
     /// Users you watch have changed.
     Presence(Vec<Changed>),
     /// An endpoint of yours has registered here; drop it, and tell what its dialogs had.
-    Moved {
-        /// The endpoint.
-        endpoint: EndpointId,
-    },
+    Moved(Moved),
     /// What belongs to an endpoint that has moved.
     HandOver(HandOver),
     /// An endpoint you hold signed out elsewhere.
     Unbound(EndpointId),
     /// A dialog of yours is now carried on here.
-    Disowned(Key128),
+    Disowned(Disowned),
     /// These addresses without a flow here sent something here (UDP).
     SeenHere(Vec<SocketAddr>),
     /// Send this to an address that you saw last (UDP).
@@ -169,6 +166,26 @@ pub struct Changed {
     pub state: Facts,
 }
 
+/// Where an endpoint is now, and the REGISTER that brought it: it may have moved on since.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// Call-ID of the REGISTER.
+    pub call_id: String,
+    /// Its CSeq.
+    pub cseq: u32,
+}
+
+/// A dialog that is carried on elsewhere, and from which number: it may have come back since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Disowned {
+    /// The dialog.
+    pub id: Key128,
+    /// CSeq of the new owner's first NOTIFY.
+    pub cseq: u32,
+}
+
 /// What belongs to an endpoint that has moved: nothing is delivered or told twice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HandOver {
@@ -215,7 +232,7 @@ impl Frame {
             Self::Answer(_) => 4,
             Self::Response { .. } => 5,
             Self::Presence(_) => 6,
-            Self::Moved { .. } => 7,
+            Self::Moved(_) => 7,
             Self::HandOver(_) => 8,
             Self::Unbound(_) => 9,
             Self::Disowned(_) => 10,
@@ -248,10 +265,17 @@ impl Frame {
                 w.octets(2, octets);
             }
             Self::Presence(changes) => changes.iter().for_each(|c| w.group(1, |w| write_changed(w, c))),
-            Self::Moved { endpoint } => w.number(1, endpoint.0),
+            Self::Moved(moved) => {
+                w.number(1, moved.endpoint.0);
+                w.text(2, &moved.call_id);
+                w.number(3, u64::from(moved.cseq));
+            }
             Self::HandOver(hand_over) => write_hand_over(w, hand_over),
             Self::Unbound(endpoint) => w.number(1, endpoint.0),
-            Self::Disowned(id) => w.octets(1, &id.0),
+            Self::Disowned(disowned) => {
+                w.octets(1, &disowned.id.0);
+                w.number(2, u64::from(disowned.cseq));
+            }
             Self::SeenHere(addresses) => addresses.iter().for_each(|a| w.text(1, &a.to_string())),
             Self::Ping(ping) => w.number(1, u64::from(ping.renewed)),
         }
@@ -275,10 +299,10 @@ impl Frame {
                 if kind == 5 { Self::Response { remote, octets } } else { Self::Emit { remote, octets } }
             }
             6 => Self::Presence(list(octets, read_changed)?),
-            7 => Self::Moved { endpoint: EndpointId(Fields::read(octets, &[1])?.number(1)?) },
+            7 => Self::Moved(read_moved(octets)?),
             8 => Self::HandOver(read_hand_over(octets)?),
             9 => Self::Unbound(EndpointId(Fields::read(octets, &[1])?.number(1)?)),
-            10 => Self::Disowned(Key128(Fields::read(octets, &[1])?.key(1)?)),
+            10 => Self::Disowned(read_disowned(octets)?),
             11 => Self::SeenHere(list(octets, |o| address(&o))?),
             13 => Self::Ping(Ping { renewed: narrow(Fields::read(octets, &[1])?.number(1)?)? }),
             _ => return Ok(None),
@@ -464,6 +488,16 @@ fn availability(value: u64) -> Result<Availability, Unreadable> {
     use Availability as A;
     let all = [A::Closed, A::SignedIn, A::Away, A::BeRightBack, A::DoNotDisturb, A::Busy, A::Available];
     all.into_iter().find(|a| *a as u64 == value).ok_or(Unreadable::Range)
+}
+
+fn read_disowned(octets: Bytes) -> Result<Disowned, Unreadable> {
+    let f = Fields::read(octets, &[1, 2])?;
+    Ok(Disowned { id: Key128(f.key(1)?), cseq: narrow(f.number(2)?)? })
+}
+
+fn read_moved(octets: Bytes) -> Result<Moved, Unreadable> {
+    let f = Fields::read(octets, &[1, 2, 3])?;
+    Ok(Moved { endpoint: EndpointId(f.number(1)?), call_id: f.text(2)?, cseq: narrow(f.number(3)?)? })
 }
 
 fn write_hand_over(w: &mut Writer, hand_over: &HandOver) {

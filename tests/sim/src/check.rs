@@ -3,14 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
+use commpool_model::ids::{Incarnation, Key128};
 use commpool_sip::message::Message;
 use commpool_sip::otid::Branch;
 use commpool_sip::time::Moment;
+use commpool_store::ops::front_ends::State;
+use commpool_store::ops::{Class, Outcome};
 
 /// A user who lost his last device is seen offline no earlier than this.
 const GRACE: Duration = Duration::from_millis(14_500);
 /// A sender has his final answer within this.
 const ANSWERED: Duration = Duration::from_millis(8_600);
+
+/// A dialog may have two owners for so long.
+const TWO_OWNERS: Duration = Duration::from_secs(15);
 
 /// What a watcher was shown last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +63,10 @@ pub struct Check {
     pub views: BTreeMap<(usize, String), (String, View)>,
     /// Front ends that died.
     pub dead: BTreeSet<u32>,
+    /// When front ends were declared dead.
+    reaped: BTreeMap<Incarnation, Moment>,
+    /// Since when a dialog has two owners.
+    twice: BTreeMap<Key128, Moment>,
     /// Everybody signs out: nobody is missed.
     pub leaving: bool,
     /// Broken promises.
@@ -164,6 +174,51 @@ impl Check {
     pub fn subscribe_answered(&mut self, now: Moment, client: usize, call_id: &str, status: u16) {
         if status == 481 {
             self.broke(now, "pool-flows 4", format!("device {client} got 481 for its dialog {call_id}"));
+        }
+    }
+
+    /// A store call was carried out: I8.
+    pub fn stored(&mut self, now: Moment, fe: Incarnation, class: Class, outcome: &Outcome) {
+        if let Outcome::FrontEnds(listed) = outcome {
+            for dead in listed.front_ends.iter().filter(|f| f.state == State::Dead) {
+                self.reaped.entry(dead.fe).or_insert(now);
+            }
+        }
+        let refused = || format!("{outcome:?}").to_ascii_lowercase().contains("gone");
+        if class != Class::Read && self.reaped.contains_key(&fe) && !refused() {
+            self.broke(now, "I8", format!("{fe:?} is dead and its write was taken: {outcome:?}"));
+        }
+    }
+
+    /// Front ends could not tell each other anything until now.
+    pub fn may_tell_again(&mut self) {
+        self.twice.clear();
+    }
+
+    /// Who carries which dialog now: I5.
+    pub fn owners(&mut self, now: Moment, carried: impl Iterator<Item = Key128>) {
+        let (mut once, mut twice) = (BTreeSet::new(), BTreeSet::new());
+        for id in carried {
+            if !once.insert(id) {
+                twice.insert(id);
+            }
+        }
+        self.twice.retain(|id, _| twice.contains(id));
+        for id in twice {
+            let since = *self.twice.entry(id).or_insert(now);
+            if now.since(since) > TWO_OWNERS {
+                self.twice.remove(&id);
+                self.broke(now, "I5", format!("two front ends have carried {id:?} for {TWO_OWNERS:?}"));
+            }
+        }
+    }
+
+    /// A NOTIFY was taken for true: I4. That its number rises is what makes its client take it.
+    pub fn notify_taken(&mut self, now: Moment, client: usize, call_id: &str, message: &Message) {
+        let branch = message.top_via().ok().and_then(|v| v.branch()).and_then(Branch::parse);
+        let Some(fe) = branch.map(|b| Incarnation(b.incarnation)) else { return };
+        if self.reaped.get(&fe).is_some_and(|at| now.since(*at) > Duration::from_secs(1)) {
+            self.broke(now, "I4", format!("device {client} believed {fe:?}, long dead, in {call_id}"));
         }
     }
 

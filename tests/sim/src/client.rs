@@ -456,6 +456,7 @@ impl Client {
             return 500;
         }
         watch.notify = cseq;
+        check.notify_taken(now, self.index, &call_id, message);
         let state = message.text(HeaderName::SubscriptionState).unwrap_or_default().into_owned();
         if let Ok(document) = pidf::parse(&message.body()) {
             let first = document.tuples.first();

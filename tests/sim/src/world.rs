@@ -48,6 +48,7 @@ enum Event {
     Thaw { fe: usize },
     Heal { a: usize, b: usize },
     Fault,
+    Look,
 }
 
 /// One front end's place; whoever runs in it has an incarnation.
@@ -160,6 +161,7 @@ impl World {
         }
         let first = world.now + rng.between(Duration::from_secs(8), Duration::from_secs(15));
         world.at(first, Event::Fault);
+        world.at(first, Event::Look);
         world.rng = rng;
         Ok(world)
     }
@@ -266,7 +268,23 @@ impl World {
             Event::Thaw { fe } => self.thaw(fe),
             Event::Heal { a, b } => self.heal(a, b),
             Event::Fault => self.fault(),
+            Event::Look => self.look(),
         }
+    }
+
+    /// Once a second: who is dead, and who carries which dialog.
+    fn look(&mut self) {
+        if let Some(listed) = self.execute(front_ends::List.into()) {
+            self.check.stored(self.now, Incarnation(0), Class::Read, &listed);
+        }
+        let now = self.now;
+        if !self.cut.is_empty() {
+            // Nobody can be told that his dialog is elsewhere; until then the client itself refuses old numbers.
+            self.check.may_tell_again();
+        }
+        let engines = self.places.iter().filter_map(|place| place.engine.as_ref());
+        self.check.owners(now, engines.flat_map(|engine| engine.carried(now)));
+        self.at(now + Duration::from_secs(1), Event::Look);
     }
 
     // ---- front ends
@@ -464,8 +482,12 @@ impl World {
             Err(StoreError::Unavailable("it is away".to_owned()))
         } else {
             let now = self.store_time();
+            let class = operation.class();
             match self.store.execute(now, &[operation]).into_iter().next() {
-                Some(outcome) => Ok(outcome),
+                Some(outcome) => {
+                    self.check.stored(self.now, inc, class, &outcome);
+                    Ok(outcome)
+                }
                 None => return,
             }
         };

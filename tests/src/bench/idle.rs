@@ -56,7 +56,7 @@ pub fn run(subject: &Subject, connections: usize) -> Result<Cost> {
 }
 
 async fn signed_in(subject: &Subject, number: usize) -> Result<Wire> {
-    let mut wire = Wire::open(&subject.target(Transport::Tls)?).await?;
+    let mut wire = Wire::open(&subject.target(Transport::Tls, 0)?).await?;
     let (name, domain, local) = (user(number), domain(), wire.local());
     let uri = format!("sip:{domain}");
     let mut credentials = String::new();

@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use commpool_harness::postgres::{Cluster, SUPERUSER};
 use commpool_harness::process::{Process, Stream};
 use commpool_harness::wait;
 
@@ -16,8 +17,15 @@ use crate::digest::Algorithm;
 use crate::link::{Target, Transport};
 use crate::server::own_address;
 
-/// Table definitions of the Debian package.
-const SCHEMA: &str = "/usr/share/kamailio/db_sqlite";
+/// Table definitions of the Debian packages.
+const SQLITE_SCHEMA: &str = "/usr/share/kamailio/db_sqlite";
+const POSTGRES_SCHEMA: &str = "/usr/share/kamailio/postgres";
+
+/// Its tables.
+const TABLES: [&str; 3] = ["standard", "auth_db", "usrloc"];
+
+/// Its database in PostgreSQL.
+const DATABASE: &str = "kamailio";
 
 /// How it keeps registrations, and how many workers it has for each transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +38,10 @@ pub enum Variant {
     /// Registrations in memory only, one worker: cheaper over TCP, where workers pass descriptors around; and the only
     /// way its TLS holds with Debian's OpenSSL.
     MemoryOneWorker,
+    /// Every registration written through to PostgreSQL and kept in memory too, two workers.
+    PostgresWriteThrough,
+    /// Registrations in PostgreSQL only, read for every message, two workers: how several of them share their users.
+    PostgresOnly,
 }
 
 impl Variant {
@@ -40,20 +52,69 @@ impl Variant {
             Self::SqliteWriteThrough => "Kamailio sqlite-wt",
             Self::Memory => "Kamailio mem",
             Self::MemoryOneWorker => "Kamailio mem+1w",
+            Self::PostgresWriteThrough => "Kamailio pg-wt",
+            Self::PostgresOnly => "Kamailio pg-db",
         }
     }
 
     const fn workers(self) -> u32 {
         match self {
-            Self::Memory => 2,
+            Self::Memory | Self::PostgresWriteThrough | Self::PostgresOnly => 2,
             Self::SqliteWriteThrough | Self::MemoryOneWorker => 1,
         }
     }
 
     const fn database_mode(self) -> u32 {
         match self {
-            Self::SqliteWriteThrough => 1,
+            Self::SqliteWriteThrough | Self::PostgresWriteThrough => 1,
+            Self::PostgresOnly => 3,
             Self::Memory | Self::MemoryOneWorker => 0,
+        }
+    }
+
+    const fn on_postgres(self) -> bool {
+        matches!(self, Self::PostgresWriteThrough | Self::PostgresOnly)
+    }
+}
+
+/// Where its tables are.
+#[derive(Debug)]
+enum Database {
+    Sqlite(PathBuf),
+    Postgres(Box<Cluster>),
+}
+
+impl Database {
+    fn make(variant: Variant, grounds: &Grounds, folder: &Path) -> Result<Self> {
+        if variant.on_postgres() {
+            return make_postgres(grounds).map(|cluster| Self::Postgres(Box::new(cluster)));
+        }
+        let file = folder.join("kamailio.sqlite");
+        make_sqlite(&file)?;
+        Ok(Self::Sqlite(file))
+    }
+
+    fn url(&self) -> String {
+        match self {
+            Self::Sqlite(file) => format!("sqlite:///{}", file.display()),
+            Self::Postgres(cluster) => {
+                let (host, port) = (cluster.host(), cluster.port());
+                format!("postgres://{SUPERUSER}:{}@{host}:{port}/{DATABASE}", cluster.password())
+            }
+        }
+    }
+
+    const fn module(&self) -> &'static str {
+        match self {
+            Self::Sqlite(_) => "db_sqlite",
+            Self::Postgres(_) => "db_postgres",
+        }
+    }
+
+    fn ask(&self, statement: &str) -> Result<String> {
+        match self {
+            Self::Sqlite(file) => sqlite(file, statement),
+            Self::Postgres(cluster) => cluster.sql(DATABASE, statement),
         }
     }
 }
@@ -64,7 +125,7 @@ pub struct Kamailio {
     process: Process,
     variant: Variant,
     address: IpAddr,
-    database: PathBuf,
+    database: Database,
     ca: PathBuf,
     // Its sockets and files for control; gone with it.
     _run: tempfile::TempDir,
@@ -86,8 +147,7 @@ impl Kamailio {
     pub fn start(variant: Variant, grounds: &Grounds) -> Result<Self> {
         let folder = grounds.path().join("kamailio");
         fs::create_dir_all(&folder)?;
-        let database = folder.join("kamailio.sqlite");
-        make_database(&database)?;
+        let database = Database::make(variant, grounds, &folder)?;
         let address = own_address();
         let (certificate, key) = grounds.certificate();
         let tls = certificate.is_file().then(|| folder.join("tls.cfg"));
@@ -129,8 +189,8 @@ impl Kamailio {
     /// # Errors
     /// When they are not: a figure of less work would be worth nothing.
     pub fn check(&self) -> Result<()> {
-        let rows: usize = sqlite(&self.database, "SELECT count(*) FROM location")?.trim().parse()?;
-        let wanted = if self.variant == Variant::SqliteWriteThrough { USERS } else { 0 };
+        let rows: usize = self.database.ask("SELECT count(*) FROM location")?.trim().parse()?;
+        let wanted = if self.variant.database_mode() > 0 { USERS } else { 0 };
         ensure!(rows == wanted, "{} has written {rows} registrations, not {wanted}", self.variant.name());
         Ok(())
     }
@@ -140,21 +200,20 @@ impl Kamailio {
     pub fn pid(&self) -> u32 {
         self.process.pid()
     }
-}
 
-/// A database with our users and no registrations.
-fn make_database(file: &Path) -> Result<()> {
-    for ending in ["", "-wal", "-shm"] {
-        let old = file.with_file_name(format!("kamailio.sqlite{ending}"));
-        if old.exists() {
-            fs::remove_file(&old)?;
+    /// Processor time of its database so far, if that is a server of its own.
+    #[must_use]
+    pub fn database_time(&self) -> Duration {
+        match &self.database {
+            Database::Sqlite(_) => Duration::ZERO,
+            Database::Postgres(cluster) => cluster.cpu(),
         }
     }
-    let mut script = String::from("PRAGMA journal_mode=WAL;\n");
-    for table in ["standard", "auth_db", "usrloc"] {
-        let _ = writeln!(script, ".read {SCHEMA}/{table}-create.sql");
-    }
-    script.push_str("BEGIN;\n");
+}
+
+/// Statements that add our users.
+fn subscribers() -> String {
+    let mut script = String::from("BEGIN;\n");
     for number in 0..USERS {
         let name = user(number);
         let hash = Algorithm::Md5.hash(&format!("{name}:{}:{}", domain(), password(number)));
@@ -165,6 +224,36 @@ fn make_database(file: &Path) -> Result<()> {
         );
     }
     script.push_str("COMMIT;\n");
+    script
+}
+
+/// A PostgreSQL with our users and no registrations.
+fn make_postgres(grounds: &Grounds) -> Result<Cluster> {
+    let cluster = Cluster::start(&grounds.postgres()?)?;
+    cluster.make_database(DATABASE)?;
+    for table in TABLES {
+        let file = format!("{POSTGRES_SCHEMA}/{table}-create.sql");
+        let script = fs::read_to_string(&file)
+            .with_context(|| format!("cannot read {file}; it is in Debian's package kamailio-postgres-modules"))?;
+        cluster.sql(DATABASE, &script)?;
+    }
+    cluster.sql(DATABASE, &subscribers())?;
+    Ok(cluster)
+}
+
+/// A database with our users and no registrations.
+fn make_sqlite(file: &Path) -> Result<()> {
+    for ending in ["", "-wal", "-shm"] {
+        let old = file.with_file_name(format!("kamailio.sqlite{ending}"));
+        if old.exists() {
+            fs::remove_file(&old)?;
+        }
+    }
+    let mut script = String::from("PRAGMA journal_mode=WAL;\n");
+    for table in TABLES {
+        let _ = writeln!(script, ".read {SQLITE_SCHEMA}/{table}-create.sql");
+    }
+    script.push_str(&subscribers());
     let input = file.with_extension("sql");
     fs::write(&input, script)?;
     sqlite(file, &format!(".read {}", input.display())).map(drop)
@@ -182,9 +271,9 @@ fn sqlite(database: &Path, statement: &str) -> Result<String> {
 }
 
 /// The configuration file.
-fn configuration(variant: Variant, address: IpAddr, database: &Path, tls: Option<&Path>) -> String {
+fn configuration(variant: Variant, address: IpAddr, database: &Database, tls: Option<&Path>) -> String {
     let (workers, mode) = (variant.workers(), variant.database_mode());
-    let url = format!("sqlite:///{}", database.display());
+    let url = database.url();
     let (enable, module) = match tls {
         Some(file) => (
             format!("enable_tls=yes\nlisten=tls:{address}:5061\n"),
@@ -192,7 +281,7 @@ fn configuration(variant: Variant, address: IpAddr, database: &Path, tls: Option
         ),
         None => (String::new(), String::new()),
     };
-    let modules = ["db_sqlite", "tm", "sl", "pv", "usrloc", "registrar", "siputils", "auth", "auth_db"];
+    let modules = [database.module(), "tm", "sl", "pv", "usrloc", "registrar", "siputils", "auth", "auth_db"];
     let modules = modules.iter().fold(String::new(), |mut out, name| {
         let _ = writeln!(out, "loadmodule \"{name}.so\"");
         out

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::subject::{Subject, USERS, domain, password, user};
+use super::subject::{FRONT_ENDS, Subject, USERS, domain, password, user};
 use super::wire::{Wire, answer, find, row, status};
 use super::{Sample, subject};
 use crate::cpu;
@@ -23,6 +23,8 @@ pub enum Operation {
     Register,
     /// MESSAGE, 407, MESSAGE with credentials, delivered, 200 back.
     Message,
+    /// The same to somebody on another front end.
+    MessageElsewhere,
 }
 
 impl Operation {
@@ -32,6 +34,15 @@ impl Operation {
         match self {
             Self::Register => "REGISTER",
             Self::Message => "MESSAGE",
+            Self::MessageElsewhere => "MESSAGE to another front end",
+        }
+    }
+
+    /// Which front end a client is on: as many on each, partners together unless they shall not be.
+    const fn place(self, number: usize) -> usize {
+        match self {
+            Self::Register | Self::Message => number % FRONT_ENDS,
+            Self::MessageElsewhere => (number + number / (USERS / 2)) % FRONT_ENDS,
         }
     }
 }
@@ -45,8 +56,8 @@ struct Client {
 }
 
 impl Client {
-    async fn open(subject: &Subject, transport: Transport, number: usize) -> Result<Self> {
-        let wire = Wire::open(&subject.target(transport)?).await?;
+    async fn open(subject: &Subject, transport: Transport, number: usize, front_end: usize) -> Result<Self> {
+        let wire = Wire::open(&subject.target(transport, front_end)?).await?;
         Ok(Self { wire, number, sequence: 0, buffer: Vec::new() })
     }
 
@@ -174,14 +185,14 @@ struct Loop {
 async fn parties(subject: &Subject, operation: Operation, transport: Transport) -> Result<VecDeque<Party>> {
     let mut clients = Vec::with_capacity(USERS);
     for number in 0..USERS {
-        let mut client = Client::open(subject, transport, number).await?;
+        let mut client = Client::open(subject, transport, number, operation.place(number)).await?;
         client.register().await.with_context(|| format!("user {number} cannot sign in"))?;
         clients.push(client);
     }
     let mut parties = VecDeque::new();
     match operation {
         Operation::Register => parties.extend(clients.into_iter().map(Party::One)),
-        Operation::Message => {
+        Operation::Message | Operation::MessageElsewhere => {
             let receivers = clients.split_off(USERS / 2);
             parties.extend(clients.into_iter().zip(receivers).map(|(sender, receiver)| Party::Two(sender, receiver)));
         }
@@ -247,16 +258,19 @@ pub fn run(subject: &subject::Subject, operation: Operation, transport: Transpor
         let idle = parties(subject, operation, transport).await?;
         let (idle, _, _) = turn(idle, count / 10).await?;
         let (server, own) = (subject.processor_time()?, cpu::own_time()?);
+        let database = subject.database_time();
         let start = Instant::now();
         let (_idle, mut latencies, failed) = turn(idle, count).await?;
         let took = start.elapsed().as_secs_f64();
         let spent = subject.processor_time()?.saturating_sub(server).as_secs_f64();
+        let database = subject.database_time().saturating_sub(database).as_secs_f64();
         let generator = cpu::own_time()?.saturating_sub(own).as_secs_f64();
         latencies.sort_unstable();
         let part = |share: usize| latencies.get(latencies.len() * share / 100).copied().unwrap_or_default();
         let thousands = (count - failed) as f64 / 1000.0;
         Ok(Sample {
             cpu_per_thousand: spent / thousands,
+            database: database / thousands,
             rate: (count - failed) as f64 / took,
             median: part(50),
             slow: part(99),

@@ -18,6 +18,8 @@ use std::time::Duration;
 pub struct Sample {
     /// Processor seconds of the server's processes for 1,000 operations.
     pub cpu_per_thousand: f64,
+    /// What of it the database server spent.
+    pub database: f64,
     /// Operations a second.
     pub rate: f64,
     /// Median latency.

@@ -43,6 +43,8 @@ pub struct Measured {
 pub struct Report {
     /// Comparisons.
     pub rows: Vec<Row>,
+    /// Those of a pool on PostgreSQL.
+    pub pool: Vec<Row>,
     /// Memory of idle TLS connections, by server.
     pub idle: Vec<(&'static str, Vec<Cost>)>,
     /// Store calls.
@@ -65,7 +67,11 @@ impl Report {
         self.machine(&mut out);
         if !self.rows.is_empty() {
             self.comparison(&mut out);
-            self.throughput(&mut out);
+            throughput(&self.rows, &mut out);
+        }
+        if !self.pool.is_empty() {
+            self.pool(&mut out);
+            throughput(&self.pool, &mut out);
         }
         self.idle(&mut out);
         self.calls(&mut out);
@@ -92,47 +98,19 @@ impl Report {
              counts until the receiver's 200 is back at the sender. Both servers offer MD5 only.\n",
             self.rounds, self.operations
         );
-        let _ = writeln!(out, "| operation | Commpool | peer | ratio | aim |\n|---|---|---|---|---|");
-        for row in &self.rows {
-            let Some((ours, peers)) = row.servers.split_first() else { continue };
-            let cpu = |of: &Measured| Spread::of(of.samples.iter().map(|sample| sample.cpu_per_thousand));
-            let (what, own) = (format!("{} {}", row.operation.name(), row.transport), cpu(ours));
-            for peer in peers {
-                let ratio = own.zip(cpu(peer)).map_or(f64::NAN, |(own, peer)| own.median / peer.median);
-                let aim = peer.aim.map_or_else(|| "–".to_owned(), |aim| format!("≤ {aim}"));
-                let (own, name, figure) = (spread(own, 3), peer.name, spread(cpu(peer), 3));
-                let _ = writeln!(out, "| {what} | {own} | {name}: {figure} | **{ratio:.2}** | {aim} |");
-            }
-            if peers.is_empty() {
-                let _ = writeln!(out, "| {what} | {} | not installed | – | – |", spread(own, 3));
-            }
-        }
+        ratios(&self.rows, out);
         out.push_str(DURABILITY);
     }
 
-    fn throughput(&self, out: &mut String) {
+    fn pool(&self, out: &mut String) {
         let _ = writeln!(
             out,
-            "\n### Throughput and latency of the same runs\n\nOf a shared machine, and with the generator on it: for \
-             orientation only.\n\n| operation | server | operations/s | p50 ms | p99 ms | failed | generator s/1000 |\n|---|---|---|---|---|---|---|"
+            "\n### Processor time of a pool on PostgreSQL\n\nAs above, with two front ends of ours and one Kamailio \
+             of two workers for each transport; all processes of servers and database, the database's share in \
+             brackets after each.\n"
         );
-        for row in &self.rows {
-            for server in &row.servers {
-                let of = |figure: fn(&Sample) -> f64| Spread::of(server.samples.iter().map(figure));
-                let failed: u64 = server.samples.iter().map(|sample| sample.failed).sum();
-                let _ = writeln!(
-                    out,
-                    "| {} {} | {} | {} | {} | {} | {failed} | {} |",
-                    row.operation.name(),
-                    row.transport,
-                    server.name,
-                    spread(of(|sample| sample.rate), 0),
-                    spread(of(|sample| sample.median.as_secs_f64() * 1000.0), 1),
-                    spread(of(|sample| sample.slow.as_secs_f64() * 1000.0), 1),
-                    spread(of(|sample| sample.generator), 3),
-                );
-            }
-        }
+        ratios(&self.pool, out);
+        out.push_str(POOL_DURABILITY);
     }
 
     fn idle(&self, out: &mut String) {
@@ -182,6 +160,54 @@ impl Report {
     }
 }
 
+/// One line for each peer of each comparison.
+fn ratios(rows: &[Row], out: &mut String) {
+    let _ = writeln!(out, "| operation | Commpool | peer | ratio | aim |\n|---|---|---|---|---|");
+    for row in rows {
+        let Some((ours, peers)) = row.servers.split_first() else { continue };
+        let cpu = |of: &Measured| Spread::of(of.samples.iter().map(|sample| sample.cpu_per_thousand));
+        let figure = |of: &Measured| {
+            let database = Spread::of(of.samples.iter().map(|sample| sample.database)).filter(|s| s.most > 0.0);
+            let share = database.map_or_else(String::new, |s| format!(" [{:.3}]", s.median));
+            format!("{}{share}", spread(cpu(of), 3))
+        };
+        let (what, own) = (format!("{} {}", row.operation.name(), row.transport), figure(ours));
+        for peer in peers {
+            let ratio = cpu(ours).zip(cpu(peer)).map_or(f64::NAN, |(own, peer)| own.median / peer.median);
+            let aim = peer.aim.map_or_else(|| "–".to_owned(), |aim| format!("≤ {aim}"));
+            let _ = writeln!(out, "| {what} | {own} | {}: {} | **{ratio:.2}** | {aim} |", peer.name, figure(peer));
+        }
+        if peers.is_empty() {
+            let _ = writeln!(out, "| {what} | {own} | not installed | – | – |");
+        }
+    }
+}
+
+fn throughput(rows: &[Row], out: &mut String) {
+    let _ = writeln!(
+        out,
+        "\n#### Throughput and latency of the same runs\n\nOf a shared machine, and with the generator on it: for \
+         orientation only.\n\n| operation | server | operations/s | p50 ms | p99 ms | failed | generator s/1000 |\n|---|---|---|---|---|---|---|"
+    );
+    for row in rows {
+        for server in &row.servers {
+            let of = |figure: fn(&Sample) -> f64| Spread::of(server.samples.iter().map(figure));
+            let failed: u64 = server.samples.iter().map(|sample| sample.failed).sum();
+            let _ = writeln!(
+                out,
+                "| {} {} | {} | {} | {} | {} | {failed} | {} |",
+                row.operation.name(),
+                row.transport,
+                server.name,
+                spread(of(|sample| sample.rate), 0),
+                spread(of(|sample| sample.median.as_secs_f64() * 1000.0), 1),
+                spread(of(|sample| sample.slow.as_secs_f64() * 1000.0), 1),
+                spread(of(|sample| sample.generator), 3),
+            );
+        }
+    }
+}
+
 /// A page with its own part replaced, or added at the end.
 fn replaced(page: &str, part: &str) -> String {
     let own = format!("{BEGIN}\n\n{part}\n{END}");
@@ -205,6 +231,12 @@ waiting for the disk (`synchronous = NORMAL` in WAL mode: it survives the end of
 lost with the power; a client's next refresh brings them back). Kamailio `sqlite-wt` writes each one in a transaction of \
 its own with SQLite's default, which waits for the disk. `mem` keeps registrations in memory and reads the password's \
 hash from SQLite for every request; its database is in WAL mode too, which is cheaper to read than SQLite's default.\n";
+
+const POOL_DURABILITY: &str = "\nWhat each promises: Commpool commits a registration to PostgreSQL before it answers \
+and does not wait for the disk (`synchronous_commit = off` for what clients renew by themselves; if the database loses \
+its last moments, every front end says again what it holds). Kamailio commits each registration with PostgreSQL's \
+default, which waits. `pg-db` asks the database for every message where somebody is, as a pool must; `pg-wt` knows from \
+its own memory, which another front end could not.\n";
 
 fn spread(spread: Option<Spread>, digits: usize) -> String {
     spread

@@ -3,15 +3,20 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use commpool_harness::postgres::Settings;
 
 use super::kamailio::{Kamailio, Variant};
 use crate::cpu;
 use crate::link::{Target, Transport};
+use crate::pool::{self, Pool};
 use crate::server::{DOMAIN, Server, Setup, own_address};
 
 /// Users that take part; each has one password made of its number.
 pub const USERS: usize = 200;
+
+/// Front ends of a pool.
+pub const FRONT_ENDS: usize = 2;
 
 /// Name of a user.
 #[must_use]
@@ -30,6 +35,8 @@ pub fn password(number: usize) -> String {
 pub enum Kind {
     /// Ours: Standard Edition as `commpool-server run` starts it.
     Ours,
+    /// Ours: a pool of two front ends on PostgreSQL.
+    Pool,
     /// Debian's Kamailio.
     Peer(Variant),
 }
@@ -40,6 +47,7 @@ impl Kind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Ours => "Commpool",
+            Self::Pool => "Commpool, pool of two",
             Self::Peer(variant) => variant.name(),
         }
     }
@@ -50,6 +58,8 @@ impl Kind {
 pub enum Subject {
     /// Ours.
     Ours(Box<Server>),
+    /// Ours, several.
+    Pool(Box<Pool>),
     /// Kamailio.
     Peer(Kamailio),
 }
@@ -81,6 +91,19 @@ impl Grounds {
         self.folder.path()
     }
 
+    /// A PostgreSQL on disk, as it comes but for the memory it may use.
+    ///
+    /// # Errors
+    /// When the one before cannot be removed.
+    pub fn postgres(&self) -> Result<Settings> {
+        let folder = self.folder.path().join("postgres");
+        if folder.exists() {
+            std::fs::remove_dir_all(&folder)?;
+        }
+        let lines = vec!["shared_buffers = 512MB".to_owned(), "max_wal_size = 4GB".to_owned()];
+        Ok(Settings { durable: true, folder: Some(folder), lines, ..Settings::default() })
+    }
+
     /// Certificate and key of ours, for the peer's TLS.
     #[must_use]
     pub fn certificate(&self) -> (PathBuf, PathBuf) {
@@ -94,6 +117,17 @@ impl Grounds {
     pub fn start(&self, kind: Kind) -> Result<Subject> {
         match kind {
             Kind::Peer(variant) => Ok(Subject::Peer(Kamailio::start(variant, self)?)),
+            Kind::Pool => {
+                let setup = pool::Setup {
+                    front_ends: FRONT_ENDS,
+                    database: self.postgres()?,
+                    digest: Some("MD5".to_owned()),
+                    users: (0..USERS).map(|number| (user(number), password(number))).collect(),
+                    log: "info".to_owned(),
+                    ..pool::Setup::default()
+                };
+                Ok(Subject::Pool(Box::new(Pool::with(setup)?)))
+            }
             Kind::Ours => {
                 let setup = Setup {
                     digest: Some("MD5".to_owned()),
@@ -111,13 +145,14 @@ impl Grounds {
 }
 
 impl Subject {
-    /// Where clients of a transport find it.
+    /// Where clients of a transport find it; of several front ends, one by its number.
     ///
     /// # Errors
     /// When it does not serve that transport.
-    pub fn target(&self, transport: Transport) -> Result<Target> {
+    pub fn target(&self, transport: Transport, front_end: usize) -> Result<Target> {
         match self {
             Self::Ours(server) => server.target(transport),
+            Self::Pool(pool) => Ok(pool.target(front_end % FRONT_ENDS, transport)),
             Self::Peer(kamailio) => Ok(kamailio.target(transport)),
         }
     }
@@ -129,23 +164,41 @@ impl Subject {
     pub fn check(&self) -> Result<()> {
         match self {
             Self::Ours(_) => Ok(()),
+            Self::Pool(pool) => {
+                let rows: usize = pool.sql("select count(*) from commpool.endpoint")?.trim().parse()?;
+                ensure!(rows == USERS, "the pool has {rows} registrations, not {USERS}");
+                Ok(())
+            }
             Self::Peer(kamailio) => kamailio.check(),
         }
     }
 
-    fn group(&self) -> u32 {
+    /// Groups of its processes, its database server's apart.
+    fn groups(&self) -> Vec<u32> {
         match self {
-            Self::Ours(server) => server.pid(),
-            Self::Peer(kamailio) => kamailio.pid(),
+            Self::Ours(server) => vec![server.pid()],
+            Self::Pool(pool) => (0..FRONT_ENDS).map(|number| pool.front_end(number).pid()).collect(),
+            Self::Peer(kamailio) => vec![kamailio.pid()],
         }
     }
 
-    /// Processor time of all its processes so far.
+    /// Processor time of its database server so far, zero where it has none.
+    #[must_use]
+    pub fn database_time(&self) -> Duration {
+        match self {
+            Self::Ours(_) => Duration::ZERO,
+            Self::Pool(pool) => pool.database.cpu(),
+            Self::Peer(kamailio) => kamailio.database_time(),
+        }
+    }
+
+    /// Processor time of all its processes so far, its database server's among them.
     ///
     /// # Errors
     /// When it has ended.
     pub fn processor_time(&self) -> Result<Duration> {
-        cpu::time_of_group(self.group()).context("the server has ended")
+        let own = self.groups().into_iter().map(|group| cpu::time_of_group(group).context("the server has ended"));
+        Ok(own.sum::<Result<Duration>>()? + self.database_time())
     }
 
     /// Memory of all its processes, octets; what they share counts once.
@@ -153,7 +206,7 @@ impl Subject {
     /// # Errors
     /// When it has ended.
     pub fn memory(&self) -> Result<u64> {
-        cpu::memory_of_group(self.group())
+        self.groups().into_iter().map(cpu::memory_of_group).sum()
     }
 }
 

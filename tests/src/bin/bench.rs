@@ -41,6 +41,8 @@ enum What {
     Register,
     /// MESSAGE with challenge over UDP and TCP.
     Message,
+    /// REGISTER and MESSAGE with challenge through a pool of two front ends.
+    Pool,
     /// Memory of idle TLS connections.
     Idle,
     /// Store calls per request.
@@ -49,6 +51,22 @@ enum What {
 
 /// One comparison to make: operation, transport, and peers with the ratio aimed at.
 type Comparison = (Operation, Transport, &'static [(Variant, Option<f64>)]);
+
+/// On PostgreSQL: first the peer that shares its users with others as ours does.
+const ON_POSTGRES: &[(Variant, Option<f64>)] =
+    &[(Variant::PostgresOnly, Some(0.4)), (Variant::PostgresWriteThrough, None)];
+
+const MESSAGE_ON_POSTGRES: &[(Variant, Option<f64>)] =
+    &[(Variant::PostgresOnly, Some(0.6)), (Variant::PostgresWriteThrough, None)];
+
+const POOL: &[Comparison] = &[
+    (Operation::Register, Transport::Udp, ON_POSTGRES),
+    (Operation::Register, Transport::Tcp, ON_POSTGRES),
+    (Operation::Message, Transport::Udp, MESSAGE_ON_POSTGRES),
+    (Operation::Message, Transport::Tcp, MESSAGE_ON_POSTGRES),
+    (Operation::MessageElsewhere, Transport::Udp, MESSAGE_ON_POSTGRES),
+    (Operation::MessageElsewhere, Transport::Tcp, MESSAGE_ON_POSTGRES),
+];
 
 /// The second peer keeps registrations in memory only: less work than ours, for orientation.
 const REGISTER_PEERS: &[(Variant, Option<f64>)] = &[(Variant::SqliteWriteThrough, Some(0.5)), (Variant::Memory, None)];
@@ -72,15 +90,18 @@ fn main() -> Result<()> {
     };
     if report.peer.is_none() {
         say(
-            "Kamailio is not installed (Debian: kamailio, kamailio-sqlite-modules, kamailio-tls-modules, sqlite3): ours alone",
+            "Kamailio is not installed (Debian: kamailio, kamailio-sqlite-modules, kamailio-postgres-modules, kamailio-tls-modules, sqlite3): ours alone",
         )?;
     }
     let grounds = Grounds::new()?;
     let wants = |what| arguments.what == What::All || arguments.what == what;
     for (wanted, comparisons) in [(What::Register, REGISTER), (What::Message, MESSAGE)] {
         if wants(wanted) {
-            report.rows.extend(compare(&grounds, &arguments, comparisons, report.peer.is_some())?);
+            report.rows.extend(compare(&grounds, &arguments, Kind::Ours, comparisons, report.peer.is_some())?);
         }
+    }
+    if wants(What::Pool) {
+        report.pool = compare(&grounds, &arguments, Kind::Pool, POOL, report.peer.is_some())?;
     }
     if wants(What::Idle) {
         report.idle = idle_memory(&grounds, &arguments, report.peer.is_some())?;
@@ -102,11 +123,17 @@ fn command(arguments: &Arguments) -> String {
 }
 
 /// Runs every server of every comparison once a round, so that what the machine does meanwhile meets all alike.
-fn compare(grounds: &Grounds, arguments: &Arguments, comparisons: &[Comparison], peer: bool) -> Result<Vec<Row>> {
+fn compare(
+    grounds: &Grounds,
+    arguments: &Arguments,
+    ours: Kind,
+    comparisons: &[Comparison],
+    peer: bool,
+) -> Result<Vec<Row>> {
     let measured = |(kind, aim): (Kind, Option<f64>)| (kind, Measured { name: kind.name(), aim, samples: Vec::new() });
     let servers = |peers: &[(Variant, Option<f64>)]| {
         let peers = peers.iter().filter(|_| peer).map(|(variant, aim)| (Kind::Peer(*variant), *aim));
-        std::iter::once((Kind::Ours, None)).chain(peers).map(measured).unzip::<_, _, Vec<_>, Vec<_>>()
+        std::iter::once((ours, None)).chain(peers).map(measured).unzip::<_, _, Vec<_>, Vec<_>>()
     };
     let row = |(operation, transport, peers): &Comparison| {
         let (kinds, servers) = servers(peers);
