@@ -94,8 +94,11 @@ impl Engine {
         for dialog in dialogs {
             let user = dialog.presentities.first().and_then(|address| users.get(address).copied());
             let Some(user) = user.filter(|_| !self.dialogs.is_current(dialog.sub_id, dialog.cseq)) else { continue };
-            // What we have of it is from before somebody else carried it on.
+            // What we have of it is from before somebody else carried it on, who need not be who held the endpoint.
             self.disowned_at(now, dialog.sub_id);
+            if let Some(owner) = dialog.owner_before.filter(|owner| self.peers.is_live(*owner)) {
+                self.tell_disowned(owner, Disowned { id: dialog.sub_id, cseq: dialog.cseq });
+            }
             let at = now + PACE * turn;
             turn += u32::from(self.take_over(now, adoption, &dialog, user, at));
         }
