@@ -544,7 +544,9 @@ impl Engine {
                 return self.close_dialog(now, id);
             }
             After::RetryHigherCSeq if !own.raised => {
-                (own.raised, own.again, own.told) = (true, true, None);
+                (own.raised, own.again, own.told, own.changed) = (true, true, None, true);
+                // Whoever carries it on must begin above the leap.
+                self.timers.set_no_later(Due::FlushDialogs, now);
             }
             After::Keep | After::RetryHigherCSeq => {}
         }
