@@ -126,9 +126,10 @@ fn bring_up(workspace: &Workspace, cluster: Cluster, options: &Up) -> Result<()>
     install(workspace, &target, sample.as_deref(), Some(&loaded))?;
     show_pools(&target)?;
     let name = if name == DEFAULT { String::new() } else { format!("--name {name} ") };
+    let front_end = front_end(sample.as_deref())?;
     println!(
         "\ngo on with\n  cargo xtask cluster {name}exec kubectl get cpool -A -o wide\n  \
-         cargo xtask cluster {name}exec kubectl exec demo-front-end-0 -- /commpool-server user add alice\n  \
+         cargo xtask cluster {name}exec kubectl exec {front_end} -- /commpool-server user add alice\n  \
          cargo xtask cluster {name}client alice COMMAND   (a client's machine: its own network, the pool's names)\n  \
          cargo xtask cluster {name}down"
     );
@@ -161,10 +162,21 @@ fn install(workspace: &Workspace, target: &Target, sample: Option<&Path>, loaded
     }
 }
 
+/// What `kubectl exec` calls a front end of a sample's pool.
+fn front_end(sample: Option<&Path>) -> Result<String> {
+    let text = sample.map(fs::read_to_string).transpose()?.unwrap_or_default();
+    let pool = text.lines().find_map(|line| line.strip_prefix("  name: ")).unwrap_or("POOL");
+    Ok(if is_enterprise(&text) { format!("deploy/{pool}-front-end") } else { format!("{pool}-front-end-0") })
+}
+
+fn is_enterprise(sample: &str) -> bool {
+    sample.lines().any(|line| line.trim() == "edition: Enterprise")
+}
+
 /// The parts whose images a sample needs: a database's only in Enterprise Edition.
 fn parts_for(sample: Option<&Path>) -> Result<&'static [&'static str]> {
     let text = sample.map(fs::read_to_string).transpose()?.unwrap_or_default();
-    let enterprise = text.lines().any(|line| line.trim() == "edition: Enterprise");
+    let enterprise = is_enterprise(&text);
     Ok(if enterprise { PARTS } else { PARTS.strip_suffix(&[DATABASE]).unwrap_or(PARTS) })
 }
 

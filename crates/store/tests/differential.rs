@@ -14,7 +14,7 @@ use commpool_store::ops::{
     Class, Endpoint, FlowRef, Operation, Outcome, PresenceChange, Transport, accounts, adopt, assert, credentials,
     endpoints, front_ends, presence, pull, register, route, subscribe,
 };
-use commpool_store::{Memory, SqliteOptions, Store};
+use commpool_store::{Memory, SqliteOptions, Store, StoreError};
 use proptest::prelude::*;
 use proptest::sample::select;
 
@@ -465,6 +465,10 @@ impl Pair {
         theirs.sort_by_key(|(n, _)| *n);
         let ours = self.memory.execute(self.now, &batch);
         for ((operation, ours), (_, theirs)) in batch.iter().zip(ours).zip(theirs) {
+            if let (true, Err(StoreError::Unavailable(cause) | StoreError::Unknown(cause))) = (self.lanes, &theirs) {
+                // A machine that does much else may be too slow for the lanes; what was to be compared is not there.
+                return Err(TestCaseError::reject(cause.clone()));
+            }
             prop_assert_eq!(&Ok(with_schema(ours.clone(), &self.other)), &theirs, "{:?}", operation);
             self.check(operation, &ours)?;
         }

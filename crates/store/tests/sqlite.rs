@@ -113,7 +113,10 @@ fn migrating_makes_the_store_once_and_for_its_owner_only() {
     let root = tempfile::tempdir().unwrap();
     let folder = root.path().join("deep/data");
     let report = migrate(&folder).unwrap();
-    assert_eq!((report.before, report.after, report.applied), (0, SCHEMA, vec!["0001_pool", "0002_refreshed"]));
+    assert_eq!(
+        (report.before, report.after, report.applied),
+        (0, SCHEMA, vec!["0001_pool", "0002_refreshed", "0003_load"])
+    );
     assert_eq!((mode(&folder), mode(&folder.join(DATABASE_FILE))), (0o700, 0o600));
     let again = migrate(&folder).unwrap();
     assert_eq!((again.before, again.applied), (SCHEMA, vec![]));

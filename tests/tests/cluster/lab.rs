@@ -18,6 +18,9 @@ use tempfile::TempDir;
 /// Time that `kubectl apply` to Ready may take with the images present.
 pub(crate) const TO_READY: Duration = Duration::from_secs(60);
 
+/// The same for a pool of Enterprise Edition with a database of its own.
+pub(crate) const ENTERPRISE_TO_READY: Duration = Duration::from_secs(120);
+
 /// The cluster that was brought up for the tests; none where none was.
 ///
 /// # Panics
@@ -120,9 +123,11 @@ impl Pool {
         output(self.cluster.kubectl(&["-n", &self.name])?.args(arguments))
     }
 
-    /// What the server's own program says in the pool's pod.
+    /// What the server's own program says in one of the pool's front ends.
     pub(crate) fn server(&self, arguments: &[&str]) -> Result<String> {
-        let pod = format!("{}-front-end-0", self.name);
+        let front_ends = ["-l", "app.kubernetes.io/component=front-end", "--field-selector=status.phase=Running"];
+        let pods = self.kubectl(&[&["get", "pods", "-o", "name"][..], &front_ends].concat())?;
+        let pod = pods.lines().next().context("no front end runs")?.to_owned();
         self.kubectl(&[&["exec", &pod, "--", "/commpool-server"][..], arguments].concat())
     }
 

@@ -9,7 +9,7 @@ use commpool_harness::Workspace;
 use commpool_harness::command::output;
 use serde_json::{Value, json};
 
-use crate::lab::{Pool, TO_READY, cluster, condition};
+use crate::lab::{ENTERPRISE_TO_READY, Pool, TO_READY, cluster, condition};
 
 /// Applies a file of `samples/` in a namespace of its own; gives the namespace and the sample's pool.
 fn sample(name: &str) -> Result<Option<(Pool, String)>> {
@@ -34,7 +34,15 @@ fn there_is_a_test_of_every_sample() -> Result<()> {
         std::fs::read_dir(folder)?.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     names.sort();
     ensure!(
-        names == ["all-transports.yaml", "given-certificate.yaml", "node-port.yaml", "standard.yaml"],
+        names
+            == [
+                "all-transports.yaml",
+                "enterprise.yaml",
+                "external-database.yaml",
+                "given-certificate.yaml",
+                "node-port.yaml",
+                "standard.yaml"
+            ],
         "a sample without a test here: {names:?}"
     );
     Ok(())
@@ -53,6 +61,38 @@ fn sample_all_transports() -> Result<()> {
     let Some((pool, name)) = sample("all-transports")? else { return Ok(()) };
     let ready = pool.until_object("communicationspool", &name, "Ready", TO_READY, is_ready)?;
     ensure!(ready["status"]["addresses"].as_array().is_some_and(|all| all.len() == 3), "{}", ready["status"]);
+    pool.finish()
+}
+
+#[test]
+fn sample_enterprise() -> Result<()> {
+    let Some((pool, name)) = sample("enterprise")? else { return Ok(()) };
+    let ready = pool.until_object("communicationspool", &name, "Ready", ENTERPRISE_TO_READY, is_ready)?;
+    ensure!(ready["status"]["frontEnd"]["readyReplicas"] == 2, "{}", ready["status"]);
+    pool.finish()
+}
+
+#[test]
+fn sample_external_database() -> Result<()> {
+    let Some((pool, name)) = sample("external-database")? else { return Ok(()) };
+    for (secret, entries) in [
+        ("chat-database", &["owner-username=a", "owner-password=b", "server-username=c", "server-password=d"][..]),
+        ("chat-database-ca", &["ca.crt=none"]),
+    ] {
+        pool.until_object("communicationspool", &name, secret, TO_READY, |it| {
+            condition(it, "Stalled").is_some_and(|stalled| {
+                stalled["reason"] == "CredentialsMissing" && stalled["message"].to_string().contains(secret)
+            })
+        })?;
+        let entries = entries.iter().map(|entry| format!("--from-literal={entry}"));
+        let entries: Vec<String> = entries.collect();
+        let entries: Vec<&str> = entries.iter().map(String::as_str).collect();
+        pool.kubectl(&[&["create", "secret", "generic", secret][..], &entries].concat())?;
+    }
+    // there is no such database, and the migration says so
+    pool.until_object("communicationspool", &name, "words of the migration", ENTERPRISE_TO_READY, |it| {
+        condition(it, "SchemaCurrent").is_some_and(|schema| schema["reason"] == "MigrationFailed")
+    })?;
     pool.finish()
 }
 
@@ -113,7 +153,8 @@ fn a_wrong_field_is_refused_by_name() -> Result<()> {
     let pool = Pool::prepare(cluster, "refused")?;
     for (more, named) in [
         (json!({"sipDomain": "example.com"}), "sipDomain"),
-        (json!({"edition": "Enterprise"}), "edition"),
+        (json!({"edition": "Premium"}), "edition"),
+        (json!({"frontEnd": {"replicas": 2}}), "replicas"),
         (json!({"service": {"listeners": {"udp": 5060}, "externalTrafficPolicy": "Cluster"}}), "externalTrafficPolicy"),
     ] {
         let error = pool.apply(&pool.resource(&more)).expect_err("this must be refused");

@@ -91,9 +91,14 @@ const PROGRAMS: &[&str] = &[
     "psql",
 ];
 
-/// Programs that the entrypoint calls, as Debian names them and as the image does.
-const TOOLS: &[(&str, &str)] =
-    &[("bin/dash", "bin/sh"), ("bin/mv", "bin/mv"), ("bin/rm", "bin/rm"), ("bin/sync", "bin/sync")];
+/// Programs that the entrypoint and `initdb` call, as Debian names them and as the image does.
+const TOOLS: &[(&str, &str)] = &[
+    ("bin/dash", "bin/sh"),
+    ("bin/mv", "bin/mv"),
+    ("bin/rm", "bin/rm"),
+    ("bin/sync", "bin/sync"),
+    ("usr/bin/locale", "bin/locale"),
+];
 
 /// Texts and data: what begins with the first, without what begins with one of the others.
 const DATA: &[(&str, &[&str])] = &[
@@ -108,7 +113,7 @@ const DATA: &[(&str, &[&str])] = &[
 /// The entrypoint.
 const SCRIPT: &str = include_str!("database.sh");
 /// There is no pager in the image.
-const PSQLRC: &str = "\\pset pager off\n";
+const PSQLRC: &str = "\\set QUIET on\n\\pset pager off\n\\unset QUIET\n";
 
 /// Writes the archive of the database's image.
 ///

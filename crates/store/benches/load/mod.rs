@@ -52,11 +52,11 @@ impl Bench {
             },
         );
         let add = |_: &Self, n| accounts::Put::Add { address: address(n), display_name: String::new() }.into();
-        bench.closed_loop(1000, USERS, add, |bench, answer| match answer {
+        bench.closed_loop(128, USERS, add, |bench, answer| match answer {
             Ok(Outcome::AccountPut(PutReply::Done(user))) => bench.users.push(user),
             other => panic!("{other:?}"),
         });
-        bench.closed_loop(1000, USERS * DEVICES, Self::register, Self::registered);
+        bench.closed_loop(128, USERS * DEVICES, Self::register, Self::registered);
         bench
     }
 

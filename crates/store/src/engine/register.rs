@@ -126,7 +126,7 @@ pub(crate) fn remove<T: Tables>(
         tables.remove_endpoint(row.id)?;
     }
     let gone = |row: &crate::rows::PublicationRow| {
-        publications.contains(&row.id) || removed.iter().any(|endpoint| Some(endpoint.id) == row.endpoint)
+        publications.contains(&row.id) || row.endpoint.is_some_and(|endpoint| endpoints.contains(&endpoint))
     };
     for row in published.iter().filter(|row| gone(row)) {
         tables.remove_publication(user, row.id)?;

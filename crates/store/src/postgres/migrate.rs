@@ -174,10 +174,11 @@ async fn transaction(connection: &mut PgConnection, texts: &[&str]) -> Result<()
     Ok(())
 }
 
-/// What was never looked at would be planned for as if it were empty.
+/// Looks at what is there and was never looked at. What is empty is left alone: it would be planned for as if it stayed so.
 async fn analyze(connection: &mut PgConnection) -> Result<(), StoreError> {
     let question = "select format('analyze commpool.%I', relname) from pg_stat_user_tables \
-                    where schemaname = 'commpool' and last_analyze is null and last_autoanalyze is null";
+                    where schemaname = 'commpool' and last_analyze is null and last_autoanalyze is null \
+                    and pg_relation_size(relid) > 0";
     let rows = sqlx::query(question).fetch_all(&mut *connection).await.map_err(|error| unavailable(&error))?;
     for row in rows {
         let text: String = row.try_get(0).map_err(|error| unavailable(&error))?;

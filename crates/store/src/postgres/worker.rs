@@ -23,6 +23,11 @@ const HUNG: usize = 3;
 /// Waits between attempts to connect, at first and at most.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// Requests after which tables may have grown much.
+const GROWTH: usize = 2000;
+/// Least and greatest age at which plans are made anew.
+const SHORTEST: Duration = Duration::from_secs(2);
+const LONGEST: Duration = Duration::from_secs(60);
 /// Wait after a schema of another version was found.
 const SCHEMA_WAIT: Duration = Duration::from_secs(10);
 
@@ -36,6 +41,27 @@ pub(super) struct Worker {
     away: Option<StoreError>,
     wait: Duration,
     hung: Arc<Semaphore>,
+    plans: Plans,
+}
+
+/// How old the connection's plans are. A plan is kept until the database has looked at its tables again, once a minute at
+/// best; one that was made while a table was all but empty reads the whole of it, which may have grown to anything since.
+struct Plans {
+    made: Instant,
+    /// Requests carried out by them.
+    requests: usize,
+}
+
+impl Plans {
+    fn new() -> Self {
+        Self { made: Instant::now(), requests: 0 }
+    }
+
+    /// Whether tables may have grown much since.
+    fn are_old(&self) -> bool {
+        let age = self.made.elapsed();
+        self.requests >= GROWTH && age >= SHORTEST || self.requests > 0 && age >= LONGEST
+    }
 }
 
 /// How a call ended.
@@ -48,7 +74,7 @@ enum Ended {
 impl Worker {
     pub(super) fn new(line: Line, lane: Arc<Lane>, options: Arc<PostgresOptions>, meter: Arc<Meter>) -> Self {
         let hung = Arc::new(Semaphore::new(HUNG));
-        Self { line, lane, options, meter, connection: None, away: None, wait: FIRST_WAIT, hung }
+        Self { line, lane, options, meter, connection: None, away: None, wait: FIRST_WAIT, hung, plans: Plans::new() }
     }
 
     /// Works until the lane is closed and empty.
@@ -68,7 +94,12 @@ impl Worker {
 
     /// Works as long as there is a connection; `false`: the lane is closed and empty.
     async fn serve(&mut self) -> bool {
+        self.plans = Plans::new();
         while self.connection.is_some() {
+            if self.plans.are_old() {
+                self.replan().await;
+                continue;
+            }
             match self.lane.next().await {
                 Next::Closed => return false,
                 Next::Late(jobs) => self.fail(jobs, &StoreError::Unavailable("the database is slow".to_owned())),
@@ -76,6 +107,16 @@ impl Worker {
             }
         }
         true
+    }
+
+    /// Lets plans be made anew; without an answer the connection is given up.
+    async fn replan(&mut self) {
+        self.plans = Plans::new();
+        let Some(mut connection) = self.connection.take() else { return };
+        let call = sqlx::query("select commpool_api_1.replan()").execute(&mut connection);
+        if let Ok(Ok(_)) = timeout(PATIENCE, call).await {
+            self.connection = Some(connection);
+        }
     }
 
     /// Tries to connect once, and waits for a while if that fails. While the database is known to be away, whoever asks
@@ -196,6 +237,7 @@ impl Worker {
         let error = match self.call(operations, patience()).await? {
             Ended::Done(Ok(outcomes)) if outcomes.len() == operations.len() => {
                 self.count();
+                self.plans.requests += outcomes.len();
                 return Ok(Ok(outcomes));
             }
             Ended::Done(Ok(_)) => sqlx::Error::Decode("an answer is missing".into()),

@@ -38,6 +38,7 @@ const CALLED: &[&str] = &[
     "reap",
     "register",
     "renew",
+    "replan",
     "route",
     "subscribe",
     "sweep_lost",

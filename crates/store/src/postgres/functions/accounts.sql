@@ -41,17 +41,20 @@ declare
 begin
     perform commpool_api_1.lock_accounts();
     v_stamp := commpool_api_1.next_stamp() - 1;
-    select array_agg(coalesce(a.user_id, case when r.add then nextval('commpool.user_number') end) order by r.idx),
-           array_agg(r.add <> (a.user_id is not null) order by r.idx)
+    -- Numbers are given in the order of the requests.
+    select array_agg(coalesce(j.user_id, case when j.add then nextval('commpool.user_number') end) order by j.idx),
+           array_agg(j.add <> (j.user_id is not null) order by j.idx)
     into v_user, v_change
-    from (select * from unnest(p_address, p_add) with ordinality r(address, add, idx) order by r.idx) r
-    left join commpool.address a on a.address = r.address;
+    from (select r.add, r.idx, a.user_id
+          from unnest(p_address, p_add) with ordinality r(address, add, idx)
+          left join commpool.address a on a.address = r.address and a.address = any (p_address)
+          order by r.idx offset 0) j;
     insert into commpool.account as c (user_id, state, display_name, search, changed)
     select r.user_id, coalesce(r.state, o.state, 1), coalesce(r.name, o.display_name, ''),
            coalesce(r.search, o.search, ''), v_stamp + row_number() over (order by r.idx)
     from unnest(v_user, v_change, p_state, p_name, p_search) with ordinality
         r(user_id, change, state, name, search, idx)
-    left join commpool.account o using (user_id)
+    left join commpool.account o on o.user_id = r.user_id and o.user_id = any (v_user)
     where r.change
     order by r.user_id
     on conflict (user_id) do update set

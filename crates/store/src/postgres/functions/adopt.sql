@@ -30,8 +30,11 @@ begin
     from commpool.subscription s
     cross join lateral unnest(string_to_array(s.presentities, E'\n')) p(address)
     join commpool.address a on a.address = p.address
-    where s.user_id = p_user and s.endpoint_id = p_endpoint and s.fe <> p_fe
-      and not exists (select from commpool.interest i where i.user_id = a.user_id and i.fe = p_fe);
+    where s.user_id = p_user and s.endpoint_id = p_endpoint and s.fe <> p_fe;
+    select array_agg(u.user_id) into v_new
+    from unnest(v_new) u(user_id)
+    where not exists (select from commpool.interest i
+                      where i.user_id = any (v_new) and i.user_id = u.user_id and i.fe = p_fe);
     for v_lock in
         select l.user_id from (select p_user as user_id union select unnest(v_new)) l
         where l.user_id is not null order by l.user_id
@@ -67,7 +70,7 @@ begin
     join commpool.address a on a.address = p.address
     where s.user_id = p_user and s.sub_id = any (v_sub) and s.fe <> p_fe
       and not exists (select from commpool.interest x
-                      where x.user_id = a.user_id and x.fe = p_fe and x.kinds & s.kind <> 0)
+                      where x.user_id = any (v_user) and x.user_id = a.user_id and x.fe = p_fe and x.kinds & s.kind <> 0)
     group by a.user_id order by a.user_id
     on conflict (user_id, fe) do update set kinds = i.kinds | excluded.kinds;
 
@@ -99,7 +102,8 @@ begin
         v_of, v_pos, v_user, v_state, array[0]::int2[],
         array_fill(1, array[cardinality(p_held_user)]), p_held_user, p_held_version);
     select array_agg(w.user_id) into v_wanted
-    from unnest(v_user) w(user_id) left join commpool.presence h using (user_id)
+    from unnest(v_user) w(user_id)
+    left join commpool.presence h on h.user_id = w.user_id and h.user_id = any (v_user)
     where not exists (select from unnest(p_held_user, p_held_version) x(user_id, version)
                       where x.user_id = w.user_id and x.version = coalesce(h.version, 0));
     return query select * from commpool_api_1.facts_of(v_wanted, v_now);
@@ -125,10 +129,10 @@ begin
         select s.user_id, s.sub_id, u.expires, u.cseq from commpool.subscription s
         join unnest(p_watcher, p_sub_id, p_expires, p_cseq) u(user_id, sub_id, expires, cseq)
             on u.user_id = s.user_id and u.sub_id = s.sub_id
-        where s.fe = p_fe order by s.user_id, s.sub_id for update of s
+        where s.fe = p_fe and s.user_id = any (p_watcher) order by s.user_id, s.sub_id for update of s
     )
     update commpool.subscription s set expires_at = v_now + o.expires * 3000000, cseq = greatest(s.cseq, o.cseq)
-    from owned o where s.user_id = o.user_id and s.sub_id = o.sub_id;
+    from owned o where s.user_id = o.user_id and s.sub_id = o.sub_id and s.user_id = any (p_watcher);
     return true;
 end $$;
 grant execute on function commpool_api_1.flush to commpool_server;

@@ -63,7 +63,7 @@ begin
         from unnest(p_e_user, p_e_id, p_e_key, p_e_serial, p_e_lost, p_e_left, p_e_refreshed, p_e_origin, p_e_call_id,
                     p_e_cseq) with ordinality
             h(user_id, id, key, serial, lost, expires, refreshed, origin, call_id, cseq, n)
-        left join commpool.account a using (user_id)
+        left join commpool.account a on a.user_id = h.user_id and a.user_id = any (p_e_user)
         left join there t on t.user_id = h.user_id and (t.endpoint_id = h.id or t.binding_key = h.key)
         group by h.n, h.user_id, h.id, h.key, a.state, h.expires
     )
@@ -90,14 +90,14 @@ begin
                count(*) filter (where t.pub_id is null) over (
                    partition by h.user_id order by h.n rows between unbounded preceding and 1 preceding) as before
         from unnest(p_p_user, p_p_id, p_p_tag, p_p_updated, p_p_left) with ordinality h(user_id, id, tag, updated, expires, n)
-        left join commpool.account a using (user_id)
+        left join commpool.account a on a.user_id = h.user_id and a.user_id = any (p_p_user)
         left join there t on t.user_id = h.user_id and t.pub_id = h.id
     ) j;
 
     with there as materialized (
         select s.user_id, s.sub_id, s.fe, s.remote_cseq, s.cseq from commpool.subscription s
         join unnest(p_s_user, p_s_id) h(user_id, id) on h.user_id = s.user_id and h.id = s.sub_id
-        order by s.user_id, s.sub_id for update of s
+        where s.user_id = any (p_s_user) order by s.user_id, s.sub_id for update of s
     )
     select array_agg(
         case when h.expires = 0 or t.fe <> p_fe and (t.remote_cseq, t.cseq) > (h.remote_cseq, h.cseq) then 2
@@ -119,7 +119,7 @@ begin
     end if;
 
     delete from commpool.endpoint e using unnest(p_e_user, p_e_id, p_e_key, v_endpoint) h(user_id, id, key, how)
-    where h.how = 0 and e.user_id = h.user_id and e.binding_key = h.key and e.endpoint_id <> h.id;
+    where h.how = 0 and e.user_id = h.user_id and e.user_id = any (p_e_user) and e.binding_key = h.key and e.endpoint_id <> h.id;
     insert into commpool.endpoint as e (
         user_id, endpoint_id, binding_key, fe, serial, transport, q, lost_at, expires_at, registered_at, refreshed_at, cseq,
         reg_id, origin, call_id, remote, contact, contact_value, path, instance, agent)
@@ -157,7 +157,8 @@ begin
         note = excluded.note, document = excluded.document;
     insert into commpool.interest as i (user_id, fe, kinds)
     select distinct u.user_id, p_fe, 1 from unnest(p_i_user) u(user_id)
-    where not exists (select from commpool.interest x where x.user_id = u.user_id and x.fe = p_fe and x.kinds & 1 = 1)
+    where not exists (select from commpool.interest x
+                      where x.user_id = any (p_i_user) and x.user_id = u.user_id and x.fe = p_fe and x.kinds & 1 = 1)
     order by u.user_id
     on conflict (user_id, fe) do update set kinds = i.kinds | excluded.kinds;
     insert into commpool.subscription as s (

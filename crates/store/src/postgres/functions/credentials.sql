@@ -10,7 +10,8 @@ begin
     return query
     select r.idx::int4, c.user_id, c.state, c.changed, v.algorithm, v.realm, v.verifier
     from unnest(p_address) with ordinality r(address, idx)
-    join commpool.address a on a.address = r.address join commpool.account c on c.user_id = a.user_id
+    join commpool.address a on a.address = r.address and a.address = any (p_address)
+    join commpool.account c on c.user_id = a.user_id
     left join commpool.credential v on v.user_id = c.user_id
     order by r.idx, v.label, v.algorithm;
 end $$;

@@ -23,7 +23,7 @@ begin
         order by e.user_id, e.endpoint_id for update
     ), marked as (
         update commpool.endpoint e set lost_at = v_now from held h
-        where e.user_id = h.user_id and e.endpoint_id = h.endpoint_id
+        where e.user_id = h.user_id and e.endpoint_id = h.endpoint_id and e.user_id = any (p_user)
         returning 1
     )
     select count(*) into v_marked from marked;
@@ -90,7 +90,8 @@ begin
             select x.user_id, x.sub_id from commpool.subscription x where x.fe = v_fe and x.expires_at <= v_now
             order by x.user_id, x.sub_id limit v_left for update skip locked
         )
-        delete from commpool.subscription s using gone g where s.user_id = g.user_id and s.sub_id = g.sub_id;
+        delete from commpool.subscription s using gone g
+        where s.user_id = g.user_id and s.sub_id = g.sub_id and s.fe = v_fe;
         get diagnostics v_forgotten = row_count;
         v_left := v_left - v_forgotten;
     end loop;
@@ -129,17 +130,24 @@ begin
     select array_agg(d.user_id), array_agg(d.endpoint_id) into v_user, v_id
     from (select e.user_id, e.endpoint_id from commpool.endpoint e
           join unnest(p_user, p_id) u(user_id, id) on u.user_id = e.user_id and u.id = e.endpoint_id
-          where e.expires_at <= v_now order by e.user_id, e.endpoint_id for update of e) d;
+          where e.expires_at <= v_now and e.user_id = any (p_user) order by e.user_id, e.endpoint_id for update of e) d;
+    -- Those that go with their endpoints too, so that all are locked in one order.
     select array_agg(d.user_id), array_agg(d.pub_id) into v_pub_user, v_pub_id
     from (select p.user_id, p.pub_id from commpool.publication p
-          join unnest(p_pub_user, p_pub_id) u(user_id, id) on u.user_id = p.user_id and u.id = p.pub_id
-          where p.expires_at <= v_now order by p.user_id, p.pub_id for update of p) d;
+          where p.user_id = any (p_pub_user || v_user)
+            and (p.expires_at <= v_now and exists (
+                     select from unnest(p_pub_user, p_pub_id) u(user_id, id) where u.user_id = p.user_id and u.id = p.pub_id)
+                 or exists (
+                     select from unnest(v_user, v_id) u(user_id, id)
+                     where u.user_id = p.user_id and u.id = p.endpoint_id))
+          order by p.user_id, p.pub_id for update) d;
     with due as materialized (
         select s.user_id, s.sub_id from commpool.subscription s
         join unnest(p_sub_user, p_sub_id) u(user_id, id) on u.user_id = s.user_id and u.id = s.sub_id
-        where s.expires_at <= v_now order by s.user_id, s.sub_id for update of s
+        where s.expires_at <= v_now and s.user_id = any (p_sub_user) order by s.user_id, s.sub_id for update of s
     )
-    delete from commpool.subscription s using due d where s.user_id = d.user_id and s.sub_id = d.sub_id;
+    delete from commpool.subscription s using due d
+    where s.user_id = d.user_id and s.sub_id = d.sub_id and s.user_id = any (p_sub_user);
     return query select * from commpool_api_1.told_at(v_now);
     return query
     select 1, 1::int2, null::int2, false, null::int8, null::int8, n.* from commpool_api_1.nothing n;
@@ -185,7 +193,8 @@ begin
     return query
     select 1, 2::int2, null::int2, null::boolean, null::int8,
            commpool_api_1.lost_since(f.lost_at, f.fe, v_live, v_dead, v_dead_at), f.*
-    from unnest(v_user, v_id) u(user_id, id) join commpool_api_1.endpoint_fact f using (user_id, id);
+    from unnest(v_user, v_id) u(user_id, id) join commpool_api_1.endpoint_fact f using (user_id, id)
+    where f.user_id = any (v_user);
     return query
     select 1, 9::int2, null::int2, null::boolean, null::int8, null::int8, a.user_id, n.id, n.key, n.fe, n.serial,
            n.transport, n.q, n.lost_at, n.expires_at, n.at, n.since, n.reg_id, n.remote, a.address::text,

@@ -14,6 +14,15 @@ begin
 end $$;
 grant execute on function commpool_api_1.hello to commpool_server;
 
+-- Forgets the session's plans: they were made for the tables as they were then.
+create or replace function commpool_api_1.replan() returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    execute 'discard plans';
+end $$;
+grant execute on function commpool_api_1.replan to commpool_server;
+
 create or replace function commpool_api_1.health() returns int4
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$

@@ -48,8 +48,8 @@ begin
                     else 0 end::int2 as status
         from unnest(p_user, p_fe, p_serial, p_endpoint, p_if_match, p_tag, p_what, p_document) with ordinality
             r(user_id, fe, serial, endpoint, if_match, tag, what, document, idx)
-        left join commpool.account a using (user_id)
-        left join commpool.presence h using (user_id)
+        left join commpool.account a on a.user_id = r.user_id and a.user_id = any (p_user)
+        left join commpool.presence h on h.user_id = r.user_id and h.user_id = any (p_user)
         -- The endpoint named, else the one that registered on the flow last.
         left join lateral (
             select e.endpoint_id from commpool.endpoint e
@@ -79,20 +79,27 @@ begin
         from commpool_api_1.looks(v_quiet, v_now, v_live, v_dead, v_dead_at) l;
     end if;
 
-    -- A client that begins anew leaves nothing of its last run behind.
-    with going as materialized (
-        select p.user_id, p.pub_id
-        from unnest(p_user, p_fe, p_serial, p_if_match, p_what, v_status, v_replay, v_pub, v_endpoint)
-            r(user_id, fe, serial, if_match, what, status, replay, pub_id, endpoint_id)
-        join commpool.publication p using (user_id)
-        where r.status = 0 and not r.replay
-          and case when r.what = 3 then p.pub_id = r.pub_id
-                   when r.if_match is not null then false
-                   when p.endpoint_id is null then p.fe = r.fe and p.serial = r.serial
-                   else p.endpoint_id = r.endpoint_id end
-        order by p.user_id, p.pub_id for update of p
-    )
-    delete from commpool.publication p using going g where p.user_id = g.user_id and p.pub_id = g.pub_id;
+    -- A client that begins anew leaves nothing of its last run behind. Where something goes, what is written afterwards
+    -- is locked with it, in one order.
+    if 3 = any (p_what) or array_position(p_if_match, null) is not null then
+        with touched as materialized (
+            select p.user_id, p.pub_id,
+                   case when r.what = 3 then true
+                        when r.if_match is not null then false
+                        when p.endpoint_id is null then p.fe = r.fe and p.serial = r.serial
+                        else p.endpoint_id = r.endpoint_id end as goes
+            from unnest(p_user, p_fe, p_serial, p_if_match, p_what, v_status, v_replay, v_pub, v_endpoint)
+                r(user_id, fe, serial, if_match, what, status, replay, pub_id, endpoint_id)
+            join commpool.publication p using (user_id)
+            where p.user_id = any (p_user) and r.status = 0 and not r.replay
+              and case when r.what = 3 or r.if_match is not null then p.pub_id = r.pub_id
+                       when p.endpoint_id is null then p.fe = r.fe and p.serial = r.serial
+                       else p.endpoint_id = r.endpoint_id end
+            order by p.user_id, p.pub_id for update of p
+        )
+        delete from commpool.publication p using touched t
+        where t.goes and p.user_id = t.user_id and p.pub_id = t.pub_id and p.user_id = any (p_user);
+    end if;
 
     insert into commpool.publication as p (
         user_id, pub_id, tag, fe, serial, source, availability, endpoint_id, since, updated, expires_at, activities, note,
@@ -111,7 +118,8 @@ begin
                 p_document, v_status, v_replay, v_pub, v_endpoint)
         r(user_id, fe, serial, tag, what, expires, source, availability, activities, note, document, status, replay, pub_id,
           endpoint_id)
-    left join commpool.publication o on o.user_id = r.user_id and o.pub_id = r.pub_id
+    left join commpool.publication o
+        on o.user_id = r.user_id and o.pub_id = r.pub_id and o.user_id = any (p_user)
     where r.status = 0 and not r.replay and r.what < 3
     order by r.user_id
     on conflict (user_id, pub_id) do update set
@@ -150,7 +158,7 @@ begin
            n.contact_value, n.path, n.instance, n.agent, n.call_id, n.source, n.availability, n.activities, n.note,
            n.document
     from unnest(p_user, v_status, v_replay, v_pub) with ordinality r(user_id, status, replay, pub_id, idx)
-    left join commpool.presence h using (user_id)
+    left join commpool.presence h on h.user_id = r.user_id and h.user_id = any (p_user)
     cross join commpool_api_1.nothing n;
     return query select * from commpool_api_1.devices_seen(v_done, v_now, v_live, v_dead, v_dead_at);
     return query select * from commpool_api_1.publications_seen(v_done, v_now);

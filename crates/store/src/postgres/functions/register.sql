@@ -45,7 +45,8 @@ begin
     select array_agg(case when r.fe = any (v_live) then case when a.state = 1 then 0 else 3 end else 4 end::int2
                      order by r.idx)
     into v_status
-    from unnest(p_user, p_fe) with ordinality r(user_id, fe, idx) left join commpool.account a using (user_id);
+    from unnest(p_user, p_fe) with ordinality r(user_id, fe, idx)
+    left join commpool.account a on a.user_id = r.user_id and a.user_id = any (p_user);
 
     with request as materialized (
         select r.* from unnest(p_user, p_origin, p_call_id, p_cseq, p_fe, p_serial, p_what, v_status) with ordinality
@@ -152,9 +153,11 @@ begin
     if v_removes then
         -- In one order with what is written afterwards.
         perform from commpool.endpoint e join unnest(v_plan) p using (user_id, endpoint_id)
+        where e.user_id = any (p_user)
         order by e.user_id, e.endpoint_id for update of e;
         delete from commpool.endpoint e using unnest(v_plan) p
-        where p.act in (2, 4) and not p.replay and e.user_id = p.user_id and e.endpoint_id = p.endpoint_id;
+        where p.act in (2, 4) and not p.replay and e.user_id = p.user_id and e.endpoint_id = p.endpoint_id
+          and e.user_id = any (p_user);
     end if;
 
     insert into commpool.endpoint as e (
@@ -179,16 +182,23 @@ begin
         agent = excluded.agent;
 
     if v_shows is not null then
+        -- In one order with whoever else writes them.
+        perform from commpool.publication p
+        where p.user_id = any (v_shows) and (p.endpoint_id is null or exists (
+            select from unnest(v_plan) w
+            where w.act in (2, 4) and not w.replay and w.user_id = p.user_id and w.endpoint_id = p.endpoint_id))
+        order by p.user_id, p.pub_id for update;
         -- Publications that came on the flow before the REGISTER join its first endpoint; those of removed ones go.
         update commpool.publication p set endpoint_id = w.endpoint_id
         from (select distinct on (w.req) w.req, w.user_id, w.endpoint_id from unnest(v_plan) w
               where w.act = 1 and not w.replay and w.user_id = any (v_shows)
               order by w.req, w.endpoint_id) w
-        where p.user_id = w.user_id and p.endpoint_id is null
+        where p.user_id = w.user_id and p.user_id = any (v_shows) and p.endpoint_id is null
           and p.fe = p_fe[w.req] and p.serial = p_serial[w.req];
         if v_removes then
             delete from commpool.publication p using unnest(v_plan) w
-            where w.act in (2, 4) and not w.replay and p.user_id = w.user_id and p.endpoint_id = w.endpoint_id;
+            where w.act in (2, 4) and not w.replay and p.user_id = w.user_id and p.endpoint_id = w.endpoint_id
+              and p.user_id = any (v_shows);
         end if;
         select array_agg(a.user_id order by a.user_id) into v_changed
         from commpool_api_1.looks(v_shows, v_now, v_live, v_dead, v_dead_at) a
@@ -206,7 +216,7 @@ begin
         from (select p.req, count(*) as number
               from unnest(v_plan) p
               join commpool.subscription s on s.user_id = p.user_id and s.endpoint_id = p.endpoint_id
-              where p.act = 1 and not p.replay and s.expires_at > v_now
+              where p.act = 1 and not p.replay and s.expires_at > v_now and s.user_id = any (p_user)
                 and (p.other_flow and p.same_call and s.fe <> p_fe[p.req] or p.fe is null)
               group by p.req) a;
     end if;

@@ -20,7 +20,8 @@ begin
     select l.live, l.dead, l.dead_at into v_live, v_dead, v_dead_at from commpool_api_1.lives() l;
     select array_agg(r.idx::int4), array_agg(a.user_id), array_agg(c.state) into v_idx, v_user, v_state
     from unnest(p_target) with ordinality r(address, idx)
-    join commpool.address a on a.address = r.address join commpool.account c on c.user_id = a.user_id;
+    join commpool.address a on a.address = r.address and a.address = any (p_target)
+    join commpool.account c on c.user_id = a.user_id;
     select array_agg(distinct u.user_id) into v_users from unnest(v_user) u(user_id);
     return query select * from commpool_api_1.told_at(v_now);
     return query
@@ -29,7 +30,7 @@ begin
     return query
     select u.idx, 5::int2, null::int2, null::boolean, null::int8, null::int8, f.*
     from unnest(v_idx, v_user) u(idx, user_id) join commpool_api_1.ace_fact f
-        on f.user_id = u.user_id and f.contact = any (array[p_sender[u.idx], p_domain[u.idx], '']);
+        on f.user_id = u.user_id and f.user_id = any (v_user) and f.contact = any (array[p_sender[u.idx], p_domain[u.idx], '']);
     return query select * from commpool_api_1.endpoints_seen(v_users, v_now, v_live, v_dead, v_dead_at);
 end $$;
 grant execute on function commpool_api_1.route to commpool_server;

@@ -31,17 +31,19 @@ declare
 begin
     perform commpool_api_1.enter(p_fe);
     -- Users watched, and those whom a front end is going to watch for the first time.
-    select array_agg(w.req), array_agg(w.pos), array_agg(w.user_id), array_agg(w.state),
-           array_agg(w.user_id) filter (where w.expires > 0 and not w.known)
-    into v_of, v_pos, v_user, v_state, v_new
+    select array_agg(w.req), array_agg(w.pos), array_agg(w.user_id), array_agg(w.state)
+    into v_of, v_pos, v_user, v_state
     from (
-        select w.req, row_number() over (partition by w.req order by w.n) as pos, a.user_id, c.state,
-               p_expires[w.req] as expires,
-               exists (select from commpool.interest i
-                       where i.user_id = a.user_id and i.fe = p_fe[w.req] and i.kinds & p_kind[w.req] <> 0) as known
+        select w.req, row_number() over (partition by w.req order by w.n) as pos, a.user_id, c.state
         from unnest(p_of, p_address) with ordinality w(req, address, n)
-        left join commpool.address a on a.address = w.address left join commpool.account c on c.user_id = a.user_id
+        left join commpool.address a on a.address = w.address and a.address = any (p_address)
+        left join commpool.account c on c.user_id = a.user_id
     ) w;
+    select array_agg(w.user_id) into v_new
+    from unnest(v_of, v_user) w(req, user_id)
+    where p_expires[w.req] > 0 and not exists (
+        select from commpool.interest i
+        where i.user_id = any (v_user) and i.user_id = w.user_id and i.fe = p_fe[w.req] and i.kinds & p_kind[w.req] <> 0);
     -- A publication that is being written is either seen below or sees the new interest.
     for v_lock in
         select l.user_id, bool_or(l.own) as own
@@ -76,7 +78,8 @@ begin
                        partition by r.watcher order by r.idx rows between unbounded preceding and 1 preceding) as before
             from unnest(p_watcher, p_origin, p_fe, p_sub_id, p_initial, p_expires, p_remote_cseq) with ordinality
                 r(watcher, origin, fe, sub_id, initial, expires, remote_cseq, idx)
-            left join commpool.subscription s on s.user_id = r.watcher and s.sub_id = r.sub_id
+            left join commpool.subscription s
+                on s.user_id = r.watcher and s.sub_id = r.sub_id and s.user_id = any (p_watcher)
         ) r
     ) d;
 
@@ -86,9 +89,16 @@ begin
     from unnest(v_of, v_user) w(req, user_id)
     where w.user_id is not null and v_status[w.req] = 0 and not v_replay[w.req] and p_expires[w.req] > 0
       and not exists (select from commpool.interest x
-                      where x.user_id = w.user_id and x.fe = p_fe[w.req] and x.kinds & p_kind[w.req] <> 0)
+                      where x.user_id = any (v_user) and x.user_id = w.user_id and x.fe = p_fe[w.req]
+                        and x.kinds & p_kind[w.req] <> 0)
     group by w.user_id, p_fe[w.req] order by w.user_id, p_fe[w.req]
     on conflict (user_id, fe) do update set kinds = i.kinds | excluded.kinds;
+    if true = any (v_exists) and 0 = any (p_expires) then
+        -- What is written and what ends, in one order.
+        perform from commpool.subscription s join unnest(p_watcher, p_sub_id) r(watcher, sub_id)
+            on s.user_id = r.watcher and s.sub_id = r.sub_id
+        where s.user_id = any (p_watcher) order by s.user_id, s.sub_id for update of s;
+    end if;
     insert into commpool.subscription as s (
         user_id, sub_id, fe, kind, endpoint_id, expires_at, cseq, remote_cseq, origin, presentities, call_id, local_tag,
         remote_tag, contact, route, event_id)
@@ -117,12 +127,13 @@ begin
             from unnest(p_watcher, p_sub_id, p_expires, v_status, v_replay) with ordinality
                 r(watcher, sub_id, expires, status, replay, idx)
             join commpool.subscription s on s.user_id = r.watcher and s.sub_id = r.sub_id
-            where r.status = 0 and not r.replay
+            where s.user_id = any (p_watcher) and r.status = 0 and not r.replay
               and (r.expires = 0 or not exists (
                   select from unnest(v_of, v_user) w(req, user_id) where w.req = r.idx and w.user_id is not null))
             order by s.user_id, s.sub_id for update of s
         )
-        delete from commpool.subscription s using ended e where s.user_id = e.user_id and s.sub_id = e.sub_id;
+        delete from commpool.subscription s using ended e
+        where s.user_id = e.user_id and s.sub_id = e.sub_id and s.user_id = any (p_watcher);
     end if;
 
     return query
@@ -134,7 +145,7 @@ begin
     select * from commpool_api_1.watched(v_of, v_pos, v_user, v_state, v_status, p_held_of, p_held_user, p_held_version);
     select array_agg(distinct w.user_id) into v_wanted
     from unnest(v_of, v_user) w(req, user_id)
-    left join commpool.presence h using (user_id)
+    left join commpool.presence h on h.user_id = w.user_id and h.user_id = any (v_user)
     where v_status[w.req] = 0 and not exists (
         select from unnest(p_held_of, p_held_user, p_held_version) x(req, user_id, version)
         where x.req = w.req and x.user_id = w.user_id and x.version = coalesce(h.version, 0));
@@ -160,7 +171,7 @@ begin
            n.at, n.since, n.reg_id, n.remote, n.contact, n.contact_value, n.path, n.instance, n.agent, n.call_id, n.source,
            n.availability, n.activities, n.note, n.document
     from unnest(p_of, p_pos, p_user, p_state) w(req, pos, user_id, state)
-    left join commpool.presence h using (user_id)
+    left join commpool.presence h on h.user_id = w.user_id and h.user_id = any (p_user)
     cross join commpool_api_1.nothing n
     where w.user_id is not null and p_status[w.req] = 0;
     return query
@@ -184,9 +195,10 @@ begin
     with ended as materialized (
         select s.user_id, s.sub_id from commpool.subscription s
         join unnest(p_watcher, p_sub_id) u(user_id, sub_id) on u.user_id = s.user_id and u.sub_id = s.sub_id
-        where s.fe = p_fe order by s.user_id, s.sub_id for update of s
+        where s.fe = p_fe and s.user_id = any (p_watcher) order by s.user_id, s.sub_id for update of s
     )
-    delete from commpool.subscription s using ended e where s.user_id = e.user_id and s.sub_id = e.sub_id;
+    delete from commpool.subscription s using ended e
+    where s.user_id = e.user_id and s.sub_id = e.sub_id and s.user_id = any (p_watcher);
     return true;
 end $$;
 grant execute on function commpool_api_1.unsubscribe to commpool_server;
@@ -205,7 +217,8 @@ begin
         select i.user_id from commpool.interest i where i.fe = p_fe and i.user_id = any (p_user)
         order by i.user_id for update
     )
-    delete from commpool.interest i using ended e where i.user_id = e.user_id and i.fe = p_fe;
+    delete from commpool.interest i using ended e
+    where i.user_id = e.user_id and i.fe = p_fe and i.user_id = any (p_user);
     return true;
 end $$;
 grant execute on function commpool_api_1.unwatch to commpool_server;

@@ -2,6 +2,8 @@
 --
 -- Times are microseconds since 1970 by the database's clock. Front ends and flows are 32-bit patterns, endpoint ids
 -- 64-bit patterns; their order inside one user is that of the numbers. Text that is compared is compared by octets.
+--
+-- Indexes by front end go on with the user: a search by both must not depend on which one the planner takes.
 
 create schema commpool_api_1;
 grant usage on schema commpool_api_1 to commpool_server;
@@ -104,7 +106,7 @@ create table commpool.endpoint (
     fillfactor = 80, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0.05,
     autovacuum_analyze_scale_factor = 0.1, autovacuum_vacuum_cost_delay = 0
 );
-create index endpoint_fe on commpool.endpoint (fe);
+create index endpoint_fe on commpool.endpoint (fe, user_id);
 create index endpoint_lost on commpool.endpoint (lost_at) where lost_at is not null;
 
 create table commpool.publication (
@@ -149,7 +151,7 @@ create table commpool.interest (
     autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0.05,
     autovacuum_analyze_scale_factor = 0.1, autovacuum_vacuum_cost_delay = 0
 );
-create index interest_fe on commpool.interest (fe);
+create index interest_fe on commpool.interest (fe, user_id);
 
 create table commpool.subscription (
     user_id int8 not null,
@@ -174,7 +176,7 @@ create table commpool.subscription (
     fillfactor = 80, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0.05,
     autovacuum_analyze_scale_factor = 0.1, autovacuum_vacuum_cost_delay = 0
 );
-create index subscription_fe on commpool.subscription (fe);
+create index subscription_fe on commpool.subscription (fe, user_id);
 
 -- A row of most answers: a head of request `idx`, or one thing that belongs to a user.
 create type commpool_api_1.fact as (
