@@ -88,8 +88,26 @@ impl Client {
     /// # Errors
     /// When the server cannot be reached.
     pub async fn reconnect(self) -> Result<Self> {
-        let link = Link::open(&self.target).await?;
-        Ok(Self { link, ..self })
+        self.moved(&self.target).await
+    }
+
+    /// The same client on a new path, to this address: same device, same Call-ID of its registration, same dialogs.
+    ///
+    /// # Errors
+    /// When the server cannot be reached.
+    pub async fn moved(&self, target: &Target) -> Result<Self> {
+        let only = *self.algorithm.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Self {
+            identity: self.identity.clone(),
+            device: self.device.clone(),
+            target: target.clone(),
+            link: Link::open(target).await?,
+            secrets: self.secrets.clone(),
+            algorithm: Mutex::new(only),
+            sequence: AtomicU32::new(self.sequence.load(Ordering::Relaxed)),
+            registration: self.registration.clone(),
+            tag: self.tag.clone(),
+        })
     }
 
     /// The path.

@@ -11,8 +11,16 @@ use anyhow::{Context, Result};
 /// # Errors
 /// When the server cannot be reached or does not speak HTTP.
 pub fn get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    get_within(address, path, Duration::from_secs(10))
+}
+
+/// The same with a limit to each wait.
+///
+/// # Errors
+/// As [`get`].
+pub fn get_within(address: SocketAddr, path: &str, limit: Duration) -> Result<(u16, String)> {
+    let mut stream = TcpStream::connect_timeout(&address, limit)?;
+    stream.set_read_timeout(Some(limit))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
     let mut octets = Vec::new();
     stream.read_to_end(&mut octets)?;

@@ -1,7 +1,7 @@
 //! Whole-system tests: wire, cluster, clients, faults, benches.
 //!
 //! The library holds what the tests drive and look with: a SIP client of plain text ([`client`]), real clients
-//! ([`linphone`], [`sipp`]), a server of one's own for each test ([`server`]).
+//! ([`linphone`], [`sipp`]), a server of one's own for each test ([`server`]), and a whole pool ([`pool`]).
 
 pub mod bench;
 pub mod client;
@@ -11,7 +11,10 @@ pub mod http;
 pub mod link;
 pub mod linphone;
 pub mod packet;
+pub mod pool;
 pub mod presence;
+pub mod proxy;
+pub mod roamer;
 pub mod secrets;
 pub mod server;
 pub mod sipp;

@@ -77,6 +77,9 @@ pub enum Reply {
     Silence,
 }
 
+/// Messages shown when something did not come.
+const SHOWN: usize = 6;
+
 /// One message that arrived.
 #[derive(Clone, Debug)]
 pub struct Arrival {
@@ -130,8 +133,11 @@ impl Inbox {
                 }
             }
             if tokio::time::timeout_at(deadline, changed).await.is_err() {
-                let seen: Vec<String> = self.change(|s| s.arrivals.iter().map(|a| a.packet.to_string()).collect());
-                bail!("waited {limit:?} in vain for {what}; not taken:\n{}", seen.join("\n"));
+                let (count, last): (usize, Vec<String>) = self.change(|state| {
+                    let last = state.arrivals.iter().rev().take(SHOWN).map(|a| a.packet.to_string());
+                    (state.arrivals.len(), last.collect())
+                });
+                bail!("waited {limit:?} in vain for {what}; not taken: {count}, the last\n{}", last.join("\n"));
             }
         }
     }
@@ -308,6 +314,12 @@ impl Link {
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.inbox.change(|state| state.closed.is_some())
+    }
+
+    /// Takes everything that arrived and was not taken.
+    #[must_use]
+    pub fn take_all(&self) -> Vec<Arrival> {
+        self.inbox.change(|state| std::mem::take(&mut state.arrivals))
     }
 
     /// Everything that arrived and was not taken.

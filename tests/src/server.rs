@@ -27,7 +27,7 @@ const STOP: Duration = Duration::from_secs(5);
 pub const DOMAIN: &str = "commpool.test";
 
 /// Users of test servers, with their passwords.
-const USERS: [(&str, &str); 4] = [
+pub(crate) const USERS: [(&str, &str); 4] = [
     ("alice", "wonderland-7341"),
     ("bob", "can-we-fix-it-9962"),
     ("carol", "silent-night-5520"),

@@ -94,6 +94,10 @@ pub struct Watch {
     pub granted: u32,
     /// Octets of the longest NOTIFY so far.
     pub longest: usize,
+    /// Notices so far that said that the friend is gone: `closed`, or the end of the subscription.
+    pub ends: usize,
+    /// How much of a roamer's history has been looked at.
+    pub(crate) looked: usize,
 }
 
 impl Watch {
@@ -114,6 +118,8 @@ impl Watch {
             last: 0,
             granted: answer.need("Expires")?.parse().context("Expires of the 200")?,
             longest: 0,
+            ends: 0,
+            looked: 0,
         })
     }
 
@@ -125,7 +131,10 @@ impl Watch {
     }
 
     /// Checks a NOTIFY as a strict client does (RFC 6665 §4.1.3, RFC 3261 §12.2.2).
-    fn check(&mut self, arrival: &Arrival) -> Result<Notice> {
+    ///
+    /// # Errors
+    /// When one of them would refuse it.
+    pub(crate) fn check(&mut self, arrival: &Arrival) -> Result<Notice> {
         let packet = &arrival.packet;
         let (number, _) = packet.cseq()?;
         ensure!(number > self.last, "CSeq {number} after {}", self.last);
@@ -136,13 +145,15 @@ impl Watch {
         let state = packet.need("Subscription-State")?;
         let document = if packet.body().is_empty() { None } else { Some(Document::parse(packet.body())?) };
         ensure!(document.is_none() || packet.need("Content-Type")?.starts_with(PIDF), "Content-Type of\n{packet}");
-        Ok(Notice {
+        let notice = Notice {
             at: arrival.at,
             state: state.split(';').next().unwrap_or_default().trim().to_owned(),
             reason: parameter(state, "reason").map(str::to_owned),
             expires: parameter(state, "expires").and_then(|text| text.parse().ok()),
             document,
-        })
+        };
+        self.ends += usize::from(notice.is_closed() || notice.state == "terminated");
+        Ok(notice)
     }
 }
 

@@ -13,6 +13,7 @@ use super::Engine;
 use super::flow::Flow;
 use super::logins::Waits;
 use super::pending::Pending;
+use super::registrations::{HOLD, HOLD_AGAIN};
 use super::upkeep::Due;
 use crate::services::{Caller, Refusal, Request};
 
@@ -68,7 +69,26 @@ impl Engine {
 
     pub(super) fn login_unknown(&mut self, now: Moment, address: &str) {
         for request in self.logins.take_waiting(address) {
-            self.refuse(now, &request, &Refusal::later("Store Not Available"));
+            if !self.unanswered(&request.otid) {
+                continue;
+            }
+            // A client that comes from another front end is known to nobody here, and its first attempt counts most.
+            let registers = request.message.method() == Method::Register && self.lease.shared();
+            if registers && now.since(request.received) < HOLD {
+                self.logins.hold(address, request);
+                self.timers.set_if_absent(Due::Logins, now + HOLD_AGAIN);
+            } else if registers {
+                self.refuse(now, &request, &Refusal::unavailable());
+            } else {
+                self.refuse(now, &request, &Refusal::later("Store Not Available"));
+            }
+        }
+    }
+
+    /// Asks once more for those who are held.
+    pub(super) fn logins_due(&mut self, now: Moment) {
+        for address in self.logins.held() {
+            self.call(now, credentials::Request { address: address.clone() }, Pending::Login(address));
         }
     }
 

@@ -59,8 +59,10 @@ impl Engine {
 
     /// Whether new clients are welcome: own state only. Who leaves stays ready while nobody else could take them.
     pub fn ready(&self, now: Moment) -> bool {
-        let listening = self.draining.begun.is_none_or(|at| now.since(at) < LISTEN);
-        listening || self.lease.shared() && !self.others_serve()
+        match self.draining.begun {
+            None => !self.lease.shared() || self.peers.joined(),
+            Some(at) => now.since(at) < LISTEN || self.lease.shared() && !self.others_serve(),
+        }
     }
 
     /// Whether new connections are wanted.

@@ -19,14 +19,18 @@ const RENEW_AGAIN: Duration = Duration::from_secs(1);
 const COUNTS: Duration = Duration::from_secs(13);
 /// Others are reaped only after renewals without a gap for so long: after an outage of the store everybody is late.
 const GAPLESS: Duration = Duration::from_secs(20);
+/// A newcomer makes us renew at once, but never sooner after the last one than this.
+const RENEW_SOONEST: Duration = Duration::from_millis(200);
 /// How often changes of watched users are pulled.
 const PULL: Duration = Duration::from_secs(10);
 /// Most changes in one pull.
 const PULLED: u32 = 500;
+/// Clients are welcome once the others have links to here, or after this.
+const JOIN: Duration = Duration::from_secs(3);
 /// How often the others are told that we live.
 const PING: Duration = Duration::from_secs(1);
 /// Cut off from the store for longer than this, while others are not, our clients must go to them.
-const CUT_OFF: Duration = Duration::from_secs(10);
+pub(super) const CUT_OFF: Duration = Duration::from_secs(10);
 const NOT_CUT_OFF: Duration = Duration::from_secs(5);
 
 /// What this front end holds of the store's trust.
@@ -78,6 +82,14 @@ impl Engine {
             // The first pull sets the mark for those after it.
             self.timers.set(Due::Pull, now);
             self.timers.set(Due::PingPeers, now + PING);
+            self.peers.join_by = now + JOIN;
+        }
+    }
+
+    /// Somebody has joined whom the directory does not name yet: nobody here could reach him.
+    pub(super) fn newcomer(&mut self, now: Moment) {
+        if let Lease::Shared { renewed, .. } = self.lease {
+            self.timers.set_no_later(Due::Renew, now.max(renewed + RENEW_SOONEST));
         }
     }
 
@@ -149,6 +161,7 @@ impl Engine {
     /// Each second: pings, and whether our clients are better off elsewhere.
     pub(super) fn peers_due(&mut self, now: Moment) {
         self.ping_peers(now);
+        self.peers.join(now);
         self.timers.set(Due::PingPeers, now + PING);
         let alone_cut_off = self.lease.age(now) > CUT_OFF && self.peers.some_renewed_within(now, NOT_CUT_OFF);
         if alone_cut_off && !self.draining.shedding() {

@@ -1,6 +1,6 @@
 //! Credentials in memory: what the store knows of those who sign in, bounded, dropped when an account changes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use commpool_store::ops::credentials::Login;
 
@@ -17,6 +17,8 @@ pub(super) struct Logins {
     young: HashMap<String, Login>,
     old: HashMap<String, Login>,
     waiting: HashMap<String, Vec<Request>>,
+    /// Of those who wait, whom the store did not tell of.
+    held: BTreeSet<String>,
 }
 
 /// What became of a request that waits.
@@ -63,7 +65,19 @@ impl Logins {
         Waits::First
     }
 
+    /// Lets a request wait on, although the store did not tell of its sender.
+    pub(super) fn hold(&mut self, address: &str, request: Request) {
+        self.waiting.entry(address.to_owned()).or_default().push(request);
+        self.held.insert(address.to_owned());
+    }
+
+    /// Whom the store is to be asked of again.
+    pub(super) fn held(&mut self) -> BTreeSet<String> {
+        std::mem::take(&mut self.held)
+    }
+
     pub(super) fn take_waiting(&mut self, address: &str) -> Vec<Request> {
+        self.held.remove(address);
         self.waiting.remove(address).unwrap_or_default()
     }
 }

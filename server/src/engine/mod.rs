@@ -114,6 +114,8 @@ pub enum Input {
         /// Whether it works.
         up: bool,
     },
+    /// A front end that the directory does not name wants to talk: it has just started.
+    Newcomer,
     /// Another front end says something.
     Frame {
         /// Who.
@@ -280,6 +282,7 @@ impl Engine {
             Input::Store { token, outcome } => self.store_answered(now, token, outcome),
             Input::Settings(settings) => self.settings = settings,
             Input::Link { fe, up } => self.link(now, fe, up),
+            Input::Newcomer => self.newcomer(now),
             Input::Frame { from, frame } => self.told(now, from, frame),
             Input::NotTold { fe, frame } => self.not_told(now, fe, frame),
         }

@@ -11,9 +11,10 @@ use commpool_sip::message::Message;
 use commpool_sip::otid::Branch;
 use commpool_sip::time::Moment;
 use commpool_store::ops::PresenceChange;
-use commpool_store::ops::front_ends::FrontEnd;
+use commpool_store::ops::front_ends::{FrontEnd, State};
 
 use super::flow::Flow;
+use super::lease::CUT_OFF;
 use super::upkeep::Due;
 use super::{Engine, Output};
 use crate::peers::frame::{self, Changed, Disowned, Frame, Moved, Ping};
@@ -43,6 +44,12 @@ pub(super) struct Peers {
     taken: BTreeMap<EndpointId, Incarnation>,
     /// Dialogs that came here while the front end before could not be told.
     taken_dialogs: BTreeMap<Key128, (Incarnation, Disowned)>,
+    /// Whether the directory has come.
+    listed: bool,
+    /// Whether everybody has had the time to link to here: till then nobody could reach our clients.
+    joined: bool,
+    /// When that counts as so.
+    pub(super) join_by: Moment,
 }
 
 impl Peers {
@@ -63,9 +70,23 @@ impl Peers {
         self.live.contains_key(&fe)
     }
 
-    /// Live ones without a working link from here: most likely they are dead and nobody has noticed yet.
-    pub(super) fn unreachable(&self) -> Vec<Incarnation> {
-        self.live.keys().filter(|fe| !self.linked.contains(fe)).copied().collect()
+    /// Live ones whose flows count as dead when their client comes here: without a working link from here, so that most
+    /// likely they are dead and nobody has noticed yet; leaving, or cut off from the store, so that they close them.
+    pub(super) fn forsaken(&self, now: Moment) -> Vec<Incarnation> {
+        let cut_off =
+            |fe: &Incarnation| self.renewed.get(fe).is_some_and(|(said, at)| now.since(*said) + *at > CUT_OFF);
+        let forsaken = |fe: &&FrontEnd| !self.linked.contains(&fe.fe) || fe.state == State::Draining || cut_off(&fe.fe);
+        self.live.values().filter(forsaken).map(|fe| fe.fe).collect()
+    }
+
+    /// Looks whether everybody is linked with us, both ways: who has pinged has a link to here.
+    pub(super) fn join(&mut self, now: Moment) {
+        let known = |fe: &Incarnation| self.linked.contains(fe) && self.renewed.contains_key(fe);
+        self.joined |= now >= self.join_by || self.listed && self.live.keys().all(known);
+    }
+
+    pub(super) const fn joined(&self) -> bool {
+        self.joined
     }
 
     /// Whether some peer renewed its lease within this time.
@@ -78,8 +99,9 @@ impl Engine {
     /// The directory of front ends came with a renewal.
     pub(super) fn directory(&mut self, now: Moment, live: Vec<FrontEnd>) {
         let live: BTreeMap<_, _> = live.into_iter().filter(|f| f.fe != self.fe).map(|f| (f.fe, f)).collect();
+        self.peers.listed = true;
         if live == self.peers.live {
-            return;
+            return self.peers.join(now);
         }
         let gone: Vec<_> = self.peers.live.keys().filter(|fe| !live.contains_key(fe)).copied().collect();
         self.peers.live = live;
@@ -97,8 +119,10 @@ impl Engine {
     pub(super) fn link(&mut self, now: Moment, fe: Incarnation, up: bool) {
         if up {
             if self.peers.linked.insert(fe) {
+                self.ping_peer(now, fe);
                 self.tell_taken(fe);
             }
+            self.peers.join(now);
         } else if self.peers.linked.remove(&fe) {
             tracing::info!(fe = fe.0, "link to a front end ended");
             self.legs_lost(now, fe);
@@ -173,6 +197,7 @@ impl Engine {
             Frame::Emit { remote, octets } => self.emit(now, remote, octets),
             Frame::Ping(Ping { renewed }) => {
                 self.peers.renewed.insert(from, (now, Duration::from_millis(renewed.into())));
+                self.peers.join(now);
             }
             Frame::Hello(_) => {}
         }
@@ -267,9 +292,13 @@ impl Engine {
 
     /// Pings to all, each second: that we live, and how old our lease is.
     pub(super) fn ping_peers(&mut self, now: Moment) {
-        let renewed = u32::try_from(self.lease.age(now).as_millis()).unwrap_or(u32::MAX);
         for fe in self.peers.linked.clone() {
-            self.tell(fe, Frame::Ping(Ping { renewed }));
+            self.ping_peer(now, fe);
         }
+    }
+
+    fn ping_peer(&mut self, now: Moment, fe: Incarnation) {
+        let renewed = u32::try_from(self.lease.age(now).as_millis()).unwrap_or(u32::MAX);
+        self.tell(fe, Frame::Ping(Ping { renewed }));
     }
 }

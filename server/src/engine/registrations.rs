@@ -19,9 +19,9 @@ use crate::peers::frame::{Frame, HandOver, Moved};
 use crate::services::{Caller, Refusal, Request, register};
 
 /// A first REGISTER waits so long for a store that is away.
-const HOLD: Duration = Duration::from_secs(6);
+pub(super) const HOLD: Duration = Duration::from_secs(6);
 /// And asks it again after this.
-const HOLD_AGAIN: Duration = Duration::from_millis(300);
+pub(super) const HOLD_AGAIN: Duration = Duration::from_millis(300);
 /// A refresh without the store is answered with what is left, if it is at least this.
 const LEAST_LEFT: Duration = Duration::from_secs(30);
 /// What is left of an endpoint whose flow is gone stays so long: longer than the longest grace and its sweep.
@@ -101,7 +101,7 @@ impl Registrations {
 impl Engine {
     pub(super) fn register(&mut self, now: Moment, request: &Request, caller: &Caller) -> Result<(), Refusal> {
         let flow = self.flow_ref(request)?;
-        let write = register::plan(&self.settings, &self.key, request, caller, flow, self.peers.unreachable())?;
+        let write = register::plan(&self.settings, &self.key, request, caller, flow, self.peers.forsaken(now))?;
         self.write_registration(now, Waiting { request: request.clone(), caller: caller.clone(), write });
         Ok(())
     }

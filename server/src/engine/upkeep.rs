@@ -87,6 +87,8 @@ pub(super) enum Due {
     Shed,
     /// A REGISTER waits for the store to come back.
     Held(Otid),
+    /// Senders wait for the store to tell of them.
+    Logins,
     /// An adoption that the store did not take is tried again.
     Adopt(EndpointId),
     /// What is held is said to the store again.
@@ -177,6 +179,7 @@ impl Engine {
             Due::Leave => self.leave(now),
             Due::Shed => self.shed_one(now),
             Due::Held(otid) => self.held_due(now, otid),
+            Due::Logins => self.logins_due(now),
             Due::Adopt(endpoint) => self.adopt_again(now, endpoint),
             Due::Assert => self.assert_all(now),
             Due::Decide(id) => self.decide(now, id),

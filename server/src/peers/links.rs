@@ -299,8 +299,11 @@ impl Incoming {
         if hello.protocol.1 > PROTOCOL.0 || hello.protocol.0 < PROTOCOL.1 {
             return Err("it speaks another protocol");
         }
-        // A front end that has just started may be ahead of our directory by one renewal.
+        // A front end that has just started is ahead of our directory by one renewal.
         let mut known = self.known.clone();
+        if !known.borrow().contains(&hello.from) {
+            let _ = self.own.engine.send(Input::Newcomer).await;
+        }
         let listed = timeout(Duration::from_secs(6), known.wait_for(|all| all.contains(&hello.from))).await;
         if matches!(listed, Ok(Ok(_))) { Ok(()) } else { Err("it is not in the directory") }
     }

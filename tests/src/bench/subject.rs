@@ -174,11 +174,11 @@ impl Subject {
     }
 
     /// Groups of its processes, its database server's apart.
-    fn groups(&self) -> Vec<u32> {
+    fn groups(&self) -> Result<Vec<u32>> {
         match self {
-            Self::Ours(server) => vec![server.pid()],
+            Self::Ours(server) => Ok(vec![server.pid()]),
             Self::Pool(pool) => (0..FRONT_ENDS).map(|number| pool.front_end(number).pid()).collect(),
-            Self::Peer(kamailio) => vec![kamailio.pid()],
+            Self::Peer(kamailio) => Ok(vec![kamailio.pid()]),
         }
     }
 
@@ -197,7 +197,7 @@ impl Subject {
     /// # Errors
     /// When it has ended.
     pub fn processor_time(&self) -> Result<Duration> {
-        let own = self.groups().into_iter().map(|group| cpu::time_of_group(group).context("the server has ended"));
+        let own = self.groups()?.into_iter().map(|group| cpu::time_of_group(group).context("the server has ended"));
         Ok(own.sum::<Result<Duration>>()? + self.database_time())
     }
 
@@ -206,7 +206,7 @@ impl Subject {
     /// # Errors
     /// When it has ended.
     pub fn memory(&self) -> Result<u64> {
-        self.groups().into_iter().map(cpu::memory_of_group).sum()
+        self.groups()?.into_iter().map(cpu::memory_of_group).sum()
     }
 }
 

@@ -162,6 +162,22 @@ pub(crate) const GROUPS: &[Group] = &[
         waits: true,
     },
     Group {
+        name: "pool",
+        about: "three front ends and a PostgreSQL: flows across front ends, faults, rollouts, Linphones on different ones",
+        needs: &[
+            Need::Package(POSTGRESQL),
+            Need::Package(LINPHONE),
+            Need::Package(LINPHONE_DATA),
+            Need::Package("python3"),
+            Need::Package("openssl"),
+        ],
+        runs: &[Run::Files(WHOLE_SYSTEM, "pool")],
+        parts: &[Part::Package("PostgreSQL", POSTGRESQL), Part::Package("Linphone", LINPHONE)],
+        minutes: 4,
+        alone: true,
+        waits: false,
+    },
+    Group {
         name: "cluster",
         about: "kubectl apply to two Linphones that talk through the VIP; repair, deletion, kept data",
         needs: &[

@@ -53,9 +53,13 @@ pub(super) fn explain(error: &sqlx::Error) -> String {
         "55P03" | "57014" => "the database is slow or a row is locked for too long",
         _ => "",
     };
-    // The server's own words; the driver adds where in the server's source they stand.
-    let text = error.as_database_error().map_or_else(|| error.to_string(), |error| error.message().to_owned());
+    let text = words(error);
     if mend.is_empty() { text } else { format!("{text}; {mend}") }
+}
+
+/// The server's own words; the driver would add where in the server's source they stand.
+pub(super) fn words(error: &sqlx::Error) -> String {
+    error.as_database_error().map_or_else(|| error.to_string(), |error| error.message().to_owned())
 }
 
 pub(super) fn unavailable(error: &sqlx::Error) -> StoreError {

@@ -10,7 +10,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection, Row, raw_sql};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::bootstrap::{self, Logins};
-use super::fault::{explain, unavailable};
+use super::fault::{explain, unavailable, words};
 use super::functions::{self, FILES, MIGRATIONS};
 use super::options::PostgresOptions;
 use crate::error::StoreError;
@@ -112,8 +112,8 @@ async fn lock(connection: &mut PgConnection) -> Result<(), StoreError> {
 async fn become_owner(connection: &mut PgConnection) -> Result<(), StoreError> {
     if let Err(error) = raw_sql("set role commpool_owner").execute(&mut *connection).await {
         return Err(StoreError::Unavailable(format!(
-            "{}; make the roles by the statements that `commpool-server migrate --print-roles` shows",
-            explain(&error)
+            "{}; migrate as a member of commpool_owner, see `commpool-server migrate --print-roles`",
+            words(&error)
         )));
     }
     // Only in this form, for all schemas, does it take anything away.
