@@ -46,9 +46,11 @@ pub(crate) fn subscribe<T: Tables>(tables: &mut T, now: Micros, request: &Reques
     }
     let watcher = request.watcher.id;
     let old = tables.subscription(watcher, request.sub_id)?;
-    let replay = old.as_ref().is_some_and(|old| old.origin == request.origin);
+    let copy = old.as_ref().is_some_and(|old| old.origin == request.origin);
+    // A copy that came in elsewhere came the way that answers take now: the dialog goes on there.
+    let replay = copy && old.as_ref().is_some_and(|old| old.fe == request.fe);
     let same_cseq = old.as_ref().is_some_and(|old| old.dialog.remote_cseq == request.dialog.remote_cseq);
-    if request.initial && same_cseq && !replay {
+    if request.initial && same_cseq && !copy {
         return Ok(Reply::Merged);
     }
     if old.is_none() && request.expires > 0 && tables.subscriptions_of(watcher, DIALOGS)? >= DIALOGS {

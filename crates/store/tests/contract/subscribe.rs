@@ -49,6 +49,7 @@ contract! {
     interest_begins_with_the_dialog_and_ends_with_unwatch
     the_same_transaction_is_a_replay_and_its_twin_is_merged
     whoever_executes_a_subscribe_owns_the_dialog
+    a_copy_at_another_front_end_takes_the_dialog_there
     the_notify_number_of_a_new_owner_is_ahead_of_every_owner_before
     expires_zero_reads_and_leaves_nothing
     a_dialog_about_nobody_leaves_nothing
@@ -111,6 +112,21 @@ fn the_same_transaction_is_a_replay_and_its_twin_is_merged(b: &Bench) {
     anew.dialog.remote_cseq = 3;
     assert!(!done(b, anew).0, "another CSeq is another request");
     assert!(!done(b, other_way).0);
+}
+
+fn a_copy_at_another_front_end_takes_the_dialog_there(b: &Bench) {
+    let (fe, bob) = (b.start(true), b.add("bob"));
+    b.add("alice");
+    let second = b.start(false);
+    let first = subscription(bob, fe, 1, &["alice"]);
+    done(b, first.clone());
+    let copy = Request { fe: second, ..first.clone() };
+    let (replay, owner_before, _) = done(b, copy.clone());
+    assert_eq!((replay, owner_before), (false, Some(fe)));
+    let (replay, owner_before, _) = done(b, copy);
+    assert_eq!((replay, owner_before), (true, None), "and there it is a replay");
+    assert_eq!(b.ask(End { fe, dialogs: vec![(bob, first.sub_id)] }), Ended::Done);
+    assert!(done(b, Request { fe: second, ..first }).0, "who has lost it cannot end it");
 }
 
 fn whoever_executes_a_subscribe_owns_the_dialog(b: &Bench) {

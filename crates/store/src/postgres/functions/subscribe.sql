@@ -64,7 +64,9 @@ begin
            array_agg(d.owner order by d.idx), array_agg(d.cseq order by d.idx)
     into v_status, v_replay, v_exists, v_owner, v_cseq
     from (
-        select r.idx, coalesce(r.old_origin = r.origin, false) as replay, r.there, r.owner, coalesce(r.cseq, 0) as cseq,
+        -- A copy that came in elsewhere came the way that answers take now: the dialog goes on there.
+        select r.idx, coalesce(r.old_origin = r.origin and r.owner = r.fe, false) as replay, r.there, r.owner,
+               coalesce(r.cseq, 0) as cseq,
                case when not r.fe = any (v_live) then 4
                     when r.initial and r.old_remote_cseq = r.remote_cseq and r.old_origin <> r.origin then 1
                     when not r.there and r.expires > 0 and 5000 <= r.before + (
