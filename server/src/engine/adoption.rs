@@ -1,5 +1,6 @@
 //! Dialogs that follow their endpoint from front end to front end, and what a store that lost rows is told again.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -79,7 +80,7 @@ impl Engine {
     }
 
     pub(super) fn adopted(&mut self, now: Moment, adoption: &Adoption, reply: Adopted) {
-        let Adopted::Done { dialogs, watched, more } = reply else { return };
+        let Adopted::Done { mut dialogs, watched, more } = reply else { return };
         let users: HashMap<String, UserRef> = watched
             .into_iter()
             .map(|(address, p)| {
@@ -90,6 +91,8 @@ impl Engine {
             .collect();
         tracing::debug!(user = adoption.caller.address, dialogs = dialogs.len(), "dialogs adopted");
         let last = dialogs.last().map(|d| d.sub_id);
+        // Refreshed last, known first: what a client gave up long ago must not speak against what it has.
+        dialogs.sort_by_key(|d| Reverse(d.seconds_left));
         let mut turn = 0;
         for dialog in dialogs {
             let user = dialog.presentities.first().and_then(|address| users.get(address).copied());
