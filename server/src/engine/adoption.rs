@@ -91,7 +91,7 @@ impl Engine {
             .collect();
         tracing::debug!(user = adoption.caller.address, dialogs = dialogs.len(), "dialogs adopted");
         let last = dialogs.last().map(|d| d.sub_id);
-        // Refreshed last, known first: what a client gave up long ago must not speak against what it has.
+        // Refreshed last, told first: what a client gave up long ago can wait.
         dialogs.sort_by_key(|d| Reverse(d.seconds_left));
         let mut turn = 0;
         for dialog in dialogs {
