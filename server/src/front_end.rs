@@ -92,6 +92,8 @@ impl FrontEnd {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Self {
         let (reply_to, replies) = mpsc::unbounded_channel();
+        // Who is told that it serves may ask at once whether it is ready.
+        parts.ready.store(parts.engine.ready(clock::now()), Ordering::Relaxed);
         Self {
             engine: parts.engine,
             udp: parts.udp,

@@ -1,7 +1,7 @@
 //! A SIP client for tests: does what a good client does in one call, and lets every octet be made otherwise.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -56,7 +56,7 @@ pub struct Client {
     link: Link,
     secrets: Secrets,
     algorithm: Mutex<Option<Algorithm>>,
-    sequence: AtomicU32,
+    sequence: Arc<AtomicU32>,
     registration: String,
     tag: String,
 }
@@ -76,7 +76,7 @@ impl Client {
             link,
             secrets: secrets.clone(),
             algorithm: Mutex::new(None),
-            sequence: AtomicU32::new(0),
+            sequence: Arc::default(),
             registration: unique("reg"),
             tag: unique("t"),
         })
@@ -91,7 +91,8 @@ impl Client {
         self.moved(&self.target).await
     }
 
-    /// The same client on a new path, to this address: same device, same Call-ID of its registration, same dialogs.
+    /// The same client on a new path, to this address: same device, same Call-ID of its registration, same dialogs; CSeq
+    /// goes on over all its paths.
     ///
     /// # Errors
     /// When the server cannot be reached.
@@ -104,7 +105,7 @@ impl Client {
             link: Link::open(target).await?,
             secrets: self.secrets.clone(),
             algorithm: Mutex::new(only),
-            sequence: AtomicU32::new(self.sequence.load(Ordering::Relaxed)),
+            sequence: Arc::clone(&self.sequence),
             registration: self.registration.clone(),
             tag: self.tag.clone(),
         })

@@ -2,16 +2,19 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::fs::File;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf, split};
 use tokio::net::{TcpStream, UdpSocket};
-use tokio::sync::{Mutex as AsyncMutex, Notify};
+use tokio::sync::{Mutex as AsyncMutex, Notify, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::packet::{Packet, Piece, cut};
@@ -64,6 +67,8 @@ pub struct Target {
     pub server_name: String,
     /// PEM file of the only authority trusted; needed for TLS.
     pub ca: Option<PathBuf>,
+    /// File of the network namespace from which streams are opened, which needs root; `None`: our own.
+    pub network: Option<PathBuf>,
 }
 
 /// What is done by itself with a request that arrives.
@@ -76,6 +81,9 @@ pub enum Reply {
     /// Left unanswered.
     Silence,
 }
+
+/// How long a connection from another network may take to open.
+const CONNECT: Duration = Duration::from_secs(3);
 
 /// Messages shown when something did not come.
 const SHOWN: usize = 6;
@@ -191,8 +199,11 @@ impl Link {
     /// When the server cannot be reached, or its certificate is not accepted.
     pub async fn open(target: &Target) -> Result<Self> {
         match target.transport {
-            Transport::Udp => Self::datagrams(target.address).await,
-            Transport::Tcp => Self::over(tcp(target.address).await?).await,
+            Transport::Udp => {
+                ensure!(target.network.is_none(), "datagrams are sent from our own network only");
+                Self::datagrams(target.address).await
+            }
+            Transport::Tcp => Self::over(tcp(target).await?).await,
             Transport::Tls => Self::encrypted(target).await,
         }
     }
@@ -213,7 +224,7 @@ impl Link {
     }
 
     async fn encrypted(target: &Target) -> Result<Self> {
-        let stream = tcp(target.address).await?;
+        let stream = tcp(target).await?;
         let local = stream.local_addr()?;
         let name = ServerName::try_from(target.server_name.clone()).context("server name")?;
         let connector = tokio_rustls::TlsConnector::from(Arc::new(client_config(target)?));
@@ -329,10 +340,30 @@ impl Link {
     }
 }
 
-async fn tcp(address: SocketAddr) -> Result<TcpStream> {
-    let stream = TcpStream::connect(address).await.with_context(|| format!("no connection to {address}"))?;
+async fn tcp(target: &Target) -> Result<TcpStream> {
+    let address = target.address;
+    let stream = match &target.network {
+        None => TcpStream::connect(address).await.map_err(anyhow::Error::from),
+        Some(network) => tcp_from(network, address).await,
+    };
+    let stream = stream.with_context(|| format!("no connection to {address}"))?;
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+/// Connects from another network: a socket stays in the network of the thread that made it.
+async fn tcp_from(network: &Path, address: SocketAddr) -> Result<TcpStream> {
+    let network = File::open(network).with_context(|| format!("no network {}", network.display()))?;
+    let (done, outcome) = oneshot::channel();
+    let connect = move || {
+        move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
+        std::net::TcpStream::connect_timeout(&address, CONNECT)
+    };
+    // A thread of its own, which ends with that network; whoever waited may have given up by then.
+    std::thread::spawn(move || drop(done.send(connect())));
+    let stream = outcome.await.context("the thread that connects has ended")??;
+    stream.set_nonblocking(true)?;
+    Ok(TcpStream::from_std(stream)?)
 }
 
 /// TLS that trusts one authority only.

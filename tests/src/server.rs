@@ -177,7 +177,13 @@ impl Server {
     /// When it does not serve that transport.
     pub fn target(&self, transport: Transport) -> Result<Target> {
         let address = *self.ready.addresses.get(transport.name()).with_context(|| format!("no {transport} address"))?;
-        Ok(Target { transport, address, server_name: self.ready.domain.clone(), ca: Some(self.ready.ca.clone()) })
+        Ok(Target {
+            transport,
+            address,
+            server_name: self.ready.domain.clone(),
+            ca: Some(self.ready.ca.clone()),
+            network: None,
+        })
     }
 
     /// A user by name.

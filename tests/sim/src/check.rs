@@ -162,6 +162,8 @@ impl Check {
             self.broke(now, "I2", format!("device {client} got {status} for {branch}"));
         }
         match before {
+            // Over UDP a copy may come in where the store is back; its client has long taken the first answer.
+            Some(before) if udp && before / 100 == 5 => {}
             Some(before) if before != status => {
                 self.broke(now, "I2", format!("device {client} got {before} and {status} for {branch}"));
             }

@@ -181,6 +181,7 @@ impl Kamailio {
             address: SocketAddr::new(self.address, port),
             server_name: domain().to_owned(),
             ca: Some(self.ca.clone()),
+            network: None,
         }
     }
 

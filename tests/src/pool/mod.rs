@@ -225,7 +225,7 @@ impl Pool {
     pub fn target(&self, number: usize, transport: Transport) -> Target {
         let files = &self.front_ends[number].files;
         let address = if transport == Transport::Tls { files.tls } else { files.tcp };
-        Target { transport, address, server_name: DOMAIN.to_owned(), ca: Some(self.prepared.ca.clone()) }
+        Target { transport, address, server_name: DOMAIN.to_owned(), ca: Some(self.prepared.ca.clone()), network: None }
     }
 
     /// A user by name.

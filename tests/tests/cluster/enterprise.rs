@@ -5,22 +5,13 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
-use crate::lab::{ENTERPRISE_TO_READY, Pool, cluster};
+use crate::lab::{ENTERPRISE_TO_READY, Pool, cluster, ready_with};
 
 /// How long a pool at rest is watched.
 const QUIET: Duration = Duration::from_secs(60);
 
 fn enterprise(pool: &Pool) -> Value {
     pool.resource(&json!({"edition": "Enterprise", "database": {"embedded": {"storage": {"size": "2Gi"}}}}))
-}
-
-fn ready_with(replicas: u64) -> impl Fn(&Value) -> bool {
-    move |pool| {
-        let is_ready = crate::lab::condition(pool, "Ready").is_some_and(|ready| ready["status"] == "True");
-        is_ready
-            && pool["status"]["frontEnd"]["readyReplicas"] == replicas
-            && pool["status"]["frontEnd"]["replicas"] == replicas
-    }
 }
 
 /// When the operator last wrote to each object; others write to them too.

@@ -1,16 +1,18 @@
 //! A pool of a test's own, in a namespace and with a domain of its own, and the clients around it.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use commpool_harness::Workspace;
 use commpool_harness::cluster::{Client, Cluster};
 use commpool_harness::command::{output, output_of};
 use commpool_harness::skip::not_run;
 use commpool_harness::wait;
 use commpool_tests::client::Identity;
-use commpool_tests::link::Transport;
+use commpool_tests::link::{Target, Transport};
 use commpool_tests::linphone::{Account, Linphone};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -31,6 +33,10 @@ pub(crate) fn cluster() -> Option<Cluster> {
         return None;
     };
     Some(Cluster::new(&Workspace::find().unwrap(), &name).unwrap())
+}
+
+const fn port(transport: Transport) -> u16 {
+    if matches!(transport, Transport::Tls) { 5061 } else { 5060 }
 }
 
 /// A pool in a namespace of its own.
@@ -131,6 +137,47 @@ impl Pool {
         self.kubectl(&[&["exec", &pod, "--", "/commpool-server"][..], arguments].concat())
     }
 
+    /// What the server's own program says in JSON, one object a line.
+    pub(crate) fn server_json(&self, arguments: &[&str]) -> Result<Vec<Value>> {
+        let said = self.server(&[arguments, &["--json"]].concat())?;
+        said.lines().map(|line| serde_json::from_str(line).with_context(|| format!("no JSON: {line}"))).collect()
+    }
+
+    /// Front ends that serve, as the database has them.
+    pub(crate) fn front_ends(&self) -> Result<Vec<u64>> {
+        let all = self.server_json(&["pool", "status"])?;
+        let serving = all.iter().filter(|one| one["state"] == "serving");
+        serving.map(|one| one["frontEnd"].as_u64().context("a front end without number")).collect()
+    }
+
+    /// Front end of each user's one connected device, as the database has them.
+    pub(crate) fn places(&self) -> Result<BTreeMap<String, u64>> {
+        let mut places = BTreeMap::new();
+        for row in self.server_json(&["endpoints", "list"])? {
+            let (Some(address), Some(front_end)) = (row["address"].as_str(), row["frontEnd"].as_u64()) else {
+                bail!("a row without address or front end: {row}");
+            };
+            if row["lostSeconds"].is_null() {
+                let before = places.insert(format!("sip:{address}"), front_end);
+                ensure!(before.is_none(), "{address} has two devices");
+            }
+        }
+        Ok(places)
+    }
+
+    /// Where a client on a machine of its own finds the pool.
+    pub(crate) fn target(&self, machine: &Client, transport: Transport) -> Result<Target> {
+        let service = self.get("service", &self.name)?;
+        let vip = service["status"]["loadBalancer"]["ingress"][0]["ip"].as_str().context("the VIP has no address")?;
+        Ok(Target {
+            transport,
+            address: SocketAddr::new(vip.parse()?, port(transport)),
+            server_name: self.domain(),
+            ca: Some(self.ca()?),
+            network: Some(machine.namespace().path()),
+        })
+    }
+
     /// Adds a user with a password of the server's making.
     pub(crate) fn add_user(&self, user: &str) -> Result<Identity> {
         let said = self.server(&["user", "add", user])?;
@@ -157,10 +204,9 @@ impl Pool {
     /// A Linphone on a machine of its own, set up by what an administrator would say: domain, transport, authority.
     pub(crate) async fn phone(&self, identity: &Identity, transport: Transport) -> Result<Linphone> {
         let machine = self.machine(&identity.user)?;
-        let port = if transport == Transport::Tls { 5061 } else { 5060 };
         let account = Account {
             identity: identity.clone(),
-            server: format!("{}:{port}", self.domain()),
+            server: format!("{}:{}", self.domain(), port(transport)),
             transport,
             ca: (transport == Transport::Tls).then(|| self.ca()).transpose()?,
             hosts: None,
@@ -173,6 +219,15 @@ impl Pool {
     pub(crate) fn finish(self) -> Result<()> {
         ensure!(!self.name.is_empty(), "a pool has a name");
         output(&mut self.cluster.kubectl(&["delete", "namespace", &self.name, "--wait=false"])?).map(drop)
+    }
+}
+
+/// Whether a pool of Enterprise Edition is ready with so many front ends and no others.
+pub(crate) fn ready_with(replicas: u64) -> impl Fn(&Value) -> bool {
+    move |pool| {
+        let is_ready = condition(pool, "Ready").is_some_and(|ready| ready["status"] == "True");
+        let front_end = &pool["status"]["frontEnd"];
+        is_ready && front_end["readyReplicas"] == replicas && front_end["replicas"] == replicas
     }
 }
 
