@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use commpool_harness::command::say;
+use commpool_harness::wait;
 use commpool_tests::client::{Client, Device, Identity, PATIENCE, unique};
 use commpool_tests::link::{Target, Transport};
 use commpool_tests::roamer::{Roamer, Vip};
@@ -70,8 +71,7 @@ const fn partner(number: usize) -> usize {
 
 /// Signs everybody in until each is where they are wanted: number `n` at front end `n` modulo their number. So partners
 /// are never at the same one.
-async fn spread(pool: &Pool, people: &[Person]) -> Result<Vec<Client>> {
-    let front_ends = pool.front_ends()?;
+async fn spread(pool: &Pool, people: &[Person], front_ends: &[u64]) -> Result<Vec<Client>> {
     let secrets = Secrets::default();
     let mut placed: BTreeMap<usize, Client> = BTreeMap::new();
     for _ in 0..ROUNDS {
@@ -124,9 +124,12 @@ async fn talk(from: Arc<Roamer>, to: String, stop: Arc<AtomicBool>) -> Result<Ve
 }
 
 impl Crowd {
-    /// Signs everybody in, spread over all front ends, lets them watch each other and begin to talk.
-    pub(crate) async fn gather(pool: &Pool, people: &[Person]) -> Result<Self> {
-        let clients = spread(pool, people).await?;
+    /// Signs everybody in, spread over so many front ends, lets them watch each other and begin to talk.
+    pub(crate) async fn gather(pool: &Pool, people: &[Person], front_ends: usize) -> Result<Self> {
+        let front_ends = wait::until("front ends that serve", PATIENCE, || {
+            Ok(Some(pool.front_ends()?).filter(|serving| serving.len() == front_ends))
+        })?;
+        let clients = spread(pool, people, &front_ends).await?;
         let mut watches = Vec::new();
         for (n, client) in clients.iter().enumerate() {
             let mut watch = client.watch(&clients[partner(n)].aor()).await?;

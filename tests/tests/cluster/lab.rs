@@ -231,7 +231,7 @@ pub(crate) fn ready_with(replicas: u64) -> impl Fn(&Value) -> bool {
     }
 }
 
-/// A condition of a pool.
+/// A condition of a pool or a pod.
 pub(crate) fn condition<'a>(pool: &'a Value, kind: &str) -> Option<&'a Value> {
     pool["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == kind)
 }

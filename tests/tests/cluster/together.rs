@@ -8,10 +8,10 @@ use commpool_harness::wait;
 use commpool_tests::client::Identity;
 use commpool_tests::link::Transport;
 use commpool_tests::linphone::{Linphone, PATIENCE};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::crowd::{Crowd, Person, people};
-use crate::lab::{ENTERPRISE_TO_READY, Pool, cluster, ready_with};
+use crate::lab::{ENTERPRISE_TO_READY, Pool, cluster, condition, ready_with};
 
 /// Attempts to get to another front end; the VIP leads where it likes.
 const ROUNDS: usize = 20;
@@ -74,33 +74,81 @@ async fn two_phones_on_different_front_ends() -> Result<()> {
     pool.finish()
 }
 
-/// Names of the pods of a component, as `pod/NAME`.
-fn pods(pool: &Pool, component: &str) -> Result<Vec<String>> {
+/// A part of the pool that runs in pods of its own.
+#[derive(Clone, Copy)]
+enum Part {
+    FrontEnd,
+    Database,
+}
+
+/// One pod of a part.
+#[derive(Debug)]
+struct Pod {
+    name: String,
+    uid: String,
+    is_ready: bool,
+}
+
+fn pods(pool: &Pool, part: Part) -> Result<Vec<Pod>> {
+    let component = match part {
+        Part::FrontEnd => "front-end",
+        Part::Database => "database",
+    };
     let label = format!("app.kubernetes.io/component={component}");
-    Ok(pool.kubectl(&["get", "pods", "-l", &label, "-o", "name"])?.lines().map(str::to_owned).collect())
+    let listed: Value = serde_json::from_str(&pool.kubectl(&["get", "pods", "-l", &label, "-o", "json"])?)?;
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let pod = |pod: &Value| Pod {
+        name: text(&pod["metadata"]["name"]),
+        uid: text(&pod["metadata"]["uid"]),
+        is_ready: condition(pod, "Ready").is_some_and(|ready| ready["status"] == "True"),
+    };
+    Ok(listed["items"].as_array().context("no list")?.iter().map(pod).collect())
 }
 
-/// Waits until these pods are gone and no others than so many serve.
-fn replaced(pool: &Pool, old: &[String], replicas: u64) -> Result<()> {
-    wait::until("the end of front ends that were told to go", GONE, || {
-        let now = pods(pool, "front-end")?;
-        let is_so = now.len() as u64 == replicas && !old.iter().any(|pod| now.contains(pod));
-        Ok(is_so.then_some(()))
+/// Waits until none of these pods is left and so many others are ready, and the pool says so.
+fn replaced(pool: &Pool, part: Part, old: &[Pod], replicas: usize) -> Result<()> {
+    wait::until("the end of pods that were told to go", GONE, || {
+        let now = pods(pool, part)?;
+        let is_old = |pod: &Pod| old.iter().any(|old| old.uid == pod.uid);
+        Ok((now.len() == replicas && now.iter().all(|pod| pod.is_ready && !is_old(pod))).then_some(()))
     })?;
-    pool.until("its front ends", ENTERPRISE_TO_READY, ready_with(replicas)).map(drop)
+    pool.ready(ENTERPRISE_TO_READY)
 }
 
-fn scale(pool: &Pool, replicas: u64) -> Result<()> {
+fn scale(pool: &Pool, replicas: usize) -> Result<()> {
     pool.kubectl(&["scale", &format!("cpool/{}", pool.name), &format!("--replicas={replicas}")])?;
-    replaced(pool, &[], replicas)
+    replaced(pool, Part::FrontEnd, &[], replicas)
+}
+
+/// Deletes the first pod of a part and waits until another has taken its place.
+fn delete_one(pool: &Pool, part: Part, how: &[&str]) -> Result<()> {
+    let mut old = pods(pool, part)?;
+    let replicas = old.len();
+    old.truncate(1);
+    let name = &old.first().context("no pod")?.name;
+    pool.kubectl(&[&["delete", "pod", name][..], how].concat())?;
+    replaced(pool, part, &old, replicas)
+}
+
+/// Lets the Deployment replace its pods, and waits until all are replaced.
+fn restart(pool: &Pool) -> Result<()> {
+    let old = pods(pool, Part::FrontEnd)?;
+    pool.kubectl(&["rollout", "restart", &format!("deployment/{}-front-end", pool.name)])?;
+    replaced(pool, Part::FrontEnd, &old, old.len())
 }
 
 /// What is done to the pool while everybody talks.
 type Change = fn(&Pool) -> Result<()>;
 
-/// Talks while a part of the pool changes, and gives how often each had to connect again.
-async fn under_load(pool: &Pool, people: &[Person], what: &str, change: Change) -> Result<Vec<usize>> {
-    let crowd = Crowd::gather(pool, people).await?;
+/// Talks from so many front ends while a part of the pool changes, and gives how often each had to connect again.
+async fn under_load(
+    pool: &Pool,
+    people: &[Person],
+    front_ends: usize,
+    what: &str,
+    change: Change,
+) -> Result<Vec<usize>> {
+    let crowd = Crowd::gather(pool, people, front_ends).await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let start = Instant::now();
     change(pool)?;
@@ -114,27 +162,18 @@ async fn nobody_loses_a_word_while_the_pool_changes() -> Result<()> {
     let pool = Pool::prepare(cluster, "together")?;
     start(&pool)?;
     let people = people(&pool)?;
-    under_load(&pool, &people, "a front end's pod is deleted", |pool| {
-        let pod = pods(pool, "front-end")?.swap_remove(0);
-        pool.kubectl(&["delete", &pod, "--wait=false"])?;
-        replaced(pool, &[pod], 2)
-    })
-    .await?;
-    let returns = under_load(&pool, &people, "from two to three", |pool| scale(pool, 3)).await?;
+    let deleted = |pool: &Pool| delete_one(pool, Part::FrontEnd, &[]);
+    let returns = under_load(&pool, &people, 2, "a front end's pod is deleted", deleted).await?;
+    ensure!(returns.iter().all(|times| *times <= 1), "those of the pod connect again once: {returns:?}");
+    let returns = under_load(&pool, &people, 2, "from two to three", |pool| scale(pool, 3)).await?;
     ensure!(returns.iter().all(|times| *times == 0), "a new front end costs nobody a connection: {returns:?}");
-    under_load(&pool, &people, "from three to two", |pool| scale(pool, 2)).await?;
-    let returns = under_load(&pool, &people, "the Deployment is restarted", |pool| {
-        let old = pods(pool, "front-end")?;
-        pool.kubectl(&["rollout", "restart", &format!("deployment/{}-front-end", pool.name)])?;
-        replaced(pool, &old, 2)
-    })
-    .await?;
+    let returns = under_load(&pool, &people, 3, "from three to two", |pool| scale(pool, 2)).await?;
+    ensure!(returns.iter().sum::<usize>() == 2, "two were at the one that went: {returns:?}");
+    let returns = under_load(&pool, &people, 2, "the Deployment is restarted", restart).await?;
     ensure!(returns.iter().all(|times| *times == 1), "everybody connects again once: {returns:?}");
-    under_load(&pool, &people, "the database's pod is deleted", |pool| {
-        pool.kubectl(&["delete", &format!("pod/{}-database-0", pool.name)])?;
-        pool.until("two front ends", ENTERPRISE_TO_READY, ready_with(2)).map(drop)
-    })
-    .await?;
+    let away = |pool: &Pool| delete_one(pool, Part::Database, &[]);
+    let returns = under_load(&pool, &people, 2, "the database's pod is deleted", away).await?;
+    ensure!(returns.iter().all(|times| *times == 0), "the database's absence costs connections: {returns:?}");
     pool.finish()
 }
 
@@ -144,11 +183,8 @@ async fn nobody_seems_to_go_with_a_front_end_that_is_lost() -> Result<()> {
     let pool = Pool::prepare(cluster, "lost")?;
     start(&pool)?;
     let people = people(&pool)?;
-    under_load(&pool, &people, "a front end is lost", |pool| {
-        let pod = pods(pool, "front-end")?.swap_remove(0);
-        pool.kubectl(&["delete", &pod, "--force", "--grace-period=0"])?;
-        replaced(pool, &[pod], 2)
-    })
-    .await?;
+    let lost = |pool: &Pool| delete_one(pool, Part::FrontEnd, &["--force", "--grace-period=0"]);
+    let returns = under_load(&pool, &people, 2, "a front end is lost", lost).await?;
+    ensure!(returns.iter().sum::<usize>() >= 3, "three were at the one that was lost: {returns:?}");
     pool.finish()
 }

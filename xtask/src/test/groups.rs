@@ -179,7 +179,7 @@ pub(crate) const GROUPS: &[Group] = &[
     },
     Group {
         name: "cluster",
-        about: "kubectl apply to two Linphones that talk through the VIP; repair, deletion, kept data",
+        about: "kubectl apply to Linphones that talk through the VIP; parts of the pool come and go under load; repair",
         needs: &[
             Need::Root,
             Need::Kubernetes,
