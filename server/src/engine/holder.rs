@@ -35,6 +35,10 @@ const STUB: Duration = Duration::from_secs(10);
 const PARKED: Duration = Duration::from_secs(4);
 /// What belongs to an endpoint that came here is awaited so long.
 const HAND_OVER: Duration = Duration::from_secs(1);
+/// Where an endpoint has gone is known for so long: a routing read may be as old as the patience with the store.
+const FOLLOWED: Duration = Duration::from_secs(4);
+/// Most endpoints of which that is known.
+const MAX_MOVED: usize = 20_000;
 /// Most deliveries that wait for one endpoint.
 const MAX_PARKED: usize = 64;
 
@@ -95,6 +99,9 @@ pub(super) struct Holder {
     delivered: HashMap<(Otid, EndpointId), Delivered>,
     order: VecDeque<(Moment, (Otid, EndpointId))>,
     stubs: HashMap<EndpointId, Vec<Parked>>,
+    /// Endpoints that were here and are elsewhere: who was routed by an older row is sent after them.
+    moved: HashMap<EndpointId, Incarnation>,
+    moved_order: VecDeque<(Moment, EndpointId, Incarnation)>,
     /// Flows we closed: not yet lost in the store, since their endpoints may be back somewhere.
     unlost: BTreeMap<(UserRef, u32), Moment>,
 }
@@ -106,6 +113,8 @@ impl Default for Holder {
             delivered: HashMap::new(),
             order: VecDeque::new(),
             stubs: HashMap::new(),
+            moved: HashMap::new(),
+            moved_order: VecDeque::new(),
             unlost: BTreeMap::new(),
         }
     }
@@ -129,6 +138,21 @@ impl Holder {
     /// Whether a request towards the client of a flow waits for its answer.
     pub(super) fn has_open(&self, flow: Flow) -> bool {
         self.sent.has_open(flow)
+    }
+
+    /// Notes where an endpoint of ours has gone.
+    pub(super) fn note_moved(&mut self, now: Moment, endpoint: EndpointId, to: Incarnation) {
+        while let Some((at, oldest, there)) = self.moved_order.front().copied() {
+            if at > now && self.moved_order.len() < MAX_MOVED {
+                break;
+            }
+            self.moved_order.pop_front();
+            if self.moved.get(&oldest) == Some(&there) {
+                self.moved.remove(&oldest);
+            }
+        }
+        self.moved.insert(endpoint, to);
+        self.moved_order.push_back((now + FOLLOWED, endpoint, to));
     }
 
     fn forget_old(&mut self, now: Moment) {
@@ -366,7 +390,10 @@ impl Engine {
 
     fn park(&mut self, now: Moment, asker: Asker, delivery: Delivery) -> Fate {
         let endpoint = delivery.endpoint;
-        let Some(parked) = self.holder.stubs.get_mut(&endpoint) else { return Fate::Gone };
+        let Some(parked) = self.holder.stubs.get_mut(&endpoint) else {
+            let moved = self.holder.moved.get(&endpoint).filter(|to| self.peers.is_live(**to));
+            return moved.map_or(Fate::Gone, |to| Fate::Moved(*to));
+        };
         if parked.len() >= MAX_PARKED {
             return Fate::Busy;
         }
@@ -392,6 +419,7 @@ impl Engine {
         self.timers.clear(&Due::HandOver(endpoint));
         self.timers.clear(&Due::Stub(endpoint));
         self.timers.clear(&Due::Parked(endpoint));
+        self.holder.moved.remove(&endpoint);
         for Parked { asker, delivery, .. } in self.holder.stubs.remove(&endpoint).unwrap_or_default() {
             let otid = delivery.otid;
             let fate = self.take(now, asker, delivery, ANSWER.saturating_sub(PARKED));

@@ -333,6 +333,7 @@ impl Engine {
         let delivered = self.holder.delivered_to(endpoint);
         self.tell(to, Frame::HandOver(HandOver { endpoint, dialogs, delivered }));
         self.release(endpoint);
+        self.holder.note_moved(now, endpoint, to);
         self.stub_ended(now, endpoint, Fate::Moved(to));
         if let Some(flow) = flow {
             self.close_if_unused(now, flow);

@@ -7,6 +7,7 @@
 mod database;
 mod faults;
 mod linphone;
+mod one_command;
 mod rollout;
 mod statements;
 mod talk;

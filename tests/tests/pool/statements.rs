@@ -50,7 +50,7 @@ async fn a_request_is_one_call_of_a_function() -> Result<()> {
         ensure!((1..=REQUESTS).contains(&calls), "{function} was called {calls} times for {REQUESTS} requests");
     }
     // The rest is not of requests: leases and pulls by the clock, and credentials, which were known.
-    let by_the_clock = ["renew", "pull", "accounts_changed", "sweep_lost", "flush", "adopt"];
+    let by_the_clock = ["renew", "pull", "accounts_changed", "sweep_lost", "flush", "hello"];
     let other: Vec<_> = asked
         .iter()
         .filter(|(name, _)| !["register", "route", "publish"].contains(&name.as_str()))

@@ -93,9 +93,15 @@ impl Lane {
         Some(next)
     }
 
-    /// Everything that waits, as soon as something does; `None`: closed and empty.
+    /// Everything that waits, as soon as something does; nothing as soon as somebody works on it; `None`: closed and
+    /// empty.
     pub(super) async fn clear(&self) -> Option<Vec<Job>> {
         loop {
+            if self.is_served() {
+                // What woke us is for that one.
+                self.wake.notify_one();
+                return Some(Vec::new());
+            }
             let (jobs, closed) = self.drain();
             match (jobs.is_empty(), closed) {
                 (false, _) => return Some(jobs),

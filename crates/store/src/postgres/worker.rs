@@ -160,12 +160,11 @@ impl Worker {
 
     /// Answers what is asked with an error, unless another connection serves the lane. Returns when it is closed.
     async fn tell(&self, error: &StoreError) {
-        if self.lane.is_served() {
-            return std::future::pending().await;
-        }
-        while let Some(jobs) = self.lane.clear().await {
+        while !self.lane.is_served() {
+            let Some(jobs) = self.lane.clear().await else { return };
             self.fail(jobs, error);
         }
+        std::future::pending().await
     }
 
     fn fail(&self, jobs: impl IntoIterator<Item = Job>, error: &StoreError) {
