@@ -192,7 +192,7 @@ pub(crate) const GROUPS: &[Group] = &[
         ],
         runs: &[Run::Files(WHOLE_SYSTEM, "cluster")],
         parts: &[Part::Kubernetes, Part::Package("Linphone", LINPHONE), Part::Sqlite],
-        minutes: 8,
+        minutes: 9,
         alone: true,
         waits: false,
     },
