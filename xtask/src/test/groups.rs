@@ -121,7 +121,7 @@ pub(crate) const GROUPS: &[Group] = &[
         runs: &[Run::Files("crates/store", "")],
         parts: &[Part::Sqlite, Part::Package("PostgreSQL", POSTGRESQL)],
         minutes: 2,
-        alone: false,
+        alone: true,
         waits: false,
     },
     Group {
