@@ -129,8 +129,9 @@ async fn f2_a_front_end_stands_still() -> Result<()> {
     bob.now().link().send(&late.octets()).await?;
     expect(alice.now().say(&carol.aor(), "the others go on").await?, 200)?;
     carol.hears("the others go on").await?;
-    // There is nothing to wait for but the time that its lease and the others' patience take.
-    tokio::time::sleep((LEASE_AND_REAPING + Duration::from_secs(10)).saturating_sub(frozen.elapsed())).await;
+    // Its lease ends, another reaps it, and the grace of presence ends.
+    alice.sees(&mut watch, "bob's absence", LEASE_AND_REAPING + GRACE + PATIENCE, Notice::is_closed).await?;
+    say(&format!("F2: bob is seen gone after {:?}", frozen.elapsed()));
     ensure!(pool.where_is("bob")?.is_empty(), "bob's endpoint outlived the lease");
     pool.front_end_mut(1).thaw()?;
     bob.came_back(1, PATIENCE).await?;
