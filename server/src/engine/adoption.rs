@@ -99,7 +99,7 @@ impl Engine {
             let Some(user) = user.filter(|_| !self.dialogs.is_current(dialog.sub_id, dialog.cseq)) else { continue };
             // What we have of it is from before somebody else carried it on, who need not be who held the endpoint.
             self.disowned_at(now, dialog.sub_id);
-            if let Some(owner) = dialog.owner_before.filter(|owner| self.peers.is_live(*owner)) {
+            if let Some(owner) = dialog.owner_before {
                 self.tell_disowned(owner, Disowned { id: dialog.sub_id, cseq: dialog.cseq });
             }
             let at = now + PACE * turn;

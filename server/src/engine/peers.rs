@@ -141,7 +141,7 @@ impl Engine {
     /// An endpoint came here from another front end, which must know. If it cannot be told now, it is as soon as there
     /// is a link again: until then both would tell its dialogs what is new. True: it has been told.
     pub(super) fn tell_moved(&mut self, from: Incarnation, moved: Moved) -> bool {
-        if self.peers.taken.len() < MAX_TAKEN {
+        if self.peers.is_live(from) && self.peers.taken.len() < MAX_TAKEN {
             self.peers.taken.insert(moved.endpoint, from);
         }
         self.tell(from, Frame::Moved(moved))
@@ -149,7 +149,8 @@ impl Engine {
 
     /// The same of a dialog that came here by a SUBSCRIBE.
     pub(super) fn tell_disowned(&mut self, owner: Incarnation, disowned: Disowned) {
-        if !self.tell(owner, Frame::Disowned(disowned)) && self.peers.taken_dialogs.len() < MAX_TAKEN {
+        let told = self.tell(owner, Frame::Disowned(disowned));
+        if !told && self.peers.is_live(owner) && self.peers.taken_dialogs.len() < MAX_TAKEN {
             self.peers.taken_dialogs.insert(disowned.id, (owner, disowned));
         }
     }
