@@ -285,3 +285,27 @@ async fn read(output: ChildStdout, events: Arc<Events>) {
     events.list.lock().unwrap_or_else(PoisonError::into_inner).1 = true;
     events.changed.notify_waiters();
 }
+
+/// Two who are signed in see each other, talk both ways, change what is seen of them, and leave one after the other.
+///
+/// # Errors
+/// When one does not see or hear what the other did.
+pub async fn talk_and_leave((mut alice, her): (Linphone, &str), (mut bob, him): (Linphone, &str)) -> Result<()> {
+    alice.watch(him).await?;
+    bob.watch(her).await?;
+    alice.sees(him, "open", None, PATIENCE).await?;
+    bob.sees(her, "open", None, PATIENCE).await?;
+    alice.say(him, "hello over there", "a1").await?;
+    bob.hears(her, "hello over there").await?;
+    bob.say(her, "hello yourself", "b1").await?;
+    alice.hears(him, "hello yourself").await?;
+    ensure!(alice.outcome("a1").await?.starts_with("delivered"), "alice was not told");
+    ensure!(bob.outcome("b1").await?.starts_with("delivered"), "bob was not told");
+    alice.publish("open", "busy", Some("in a meeting")).await?;
+    bob.sees(her, "open", Some("busy"), PATIENCE).await?;
+    bob.publish("open", "away", None).await?;
+    alice.sees(him, "open", Some("away"), PATIENCE).await?;
+    alice.quit(false).await?;
+    bob.sees(her, "closed", None, PATIENCE).await?;
+    bob.quit(false).await
+}

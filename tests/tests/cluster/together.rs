@@ -7,7 +7,7 @@ use commpool_harness::command::say;
 use commpool_harness::wait;
 use commpool_tests::client::Identity;
 use commpool_tests::link::Transport;
-use commpool_tests::linphone::{Linphone, PATIENCE};
+use commpool_tests::linphone::{Linphone, talk_and_leave};
 use serde_json::{Value, json};
 
 use crate::crowd::{Crowd, Person, people};
@@ -52,25 +52,9 @@ async fn two_phones_on_different_front_ends() -> Result<()> {
     let (her, him) = (pool.add_user("alice")?, pool.add_user("bob")?);
     let mut alice = pool.phone(&her, Transport::Tls).await?;
     alice.sign_in().await?;
-    let mut bob = phone_elsewhere(&pool, &him, &her.aor()).await?;
+    let bob = phone_elsewhere(&pool, &him, &her.aor()).await?;
     let (her, him) = (her.aor(), him.aor());
-    alice.watch(&him).await?;
-    bob.watch(&her).await?;
-    alice.sees(&him, "open", None, PATIENCE).await?;
-    bob.sees(&her, "open", None, PATIENCE).await?;
-    alice.say(&him, "hello over there", "a1").await?;
-    bob.hears(&her, "hello over there").await?;
-    bob.say(&her, "hello yourself", "b1").await?;
-    alice.hears(&him, "hello yourself").await?;
-    ensure!(alice.outcome("a1").await?.starts_with("delivered"), "alice was not told");
-    ensure!(bob.outcome("b1").await?.starts_with("delivered"), "bob was not told");
-    alice.publish("open", "busy", Some("in a meeting")).await?;
-    bob.sees(&her, "open", Some("busy"), PATIENCE).await?;
-    bob.publish("open", "away", None).await?;
-    alice.sees(&him, "open", Some("away"), PATIENCE).await?;
-    alice.quit(false).await?;
-    bob.sees(&her, "closed", None, PATIENCE).await?;
-    bob.quit(false).await?;
+    talk_and_leave((alice, &her), (bob, &him)).await?;
     pool.finish()
 }
 
