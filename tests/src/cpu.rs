@@ -52,10 +52,13 @@ fn memory_of(process: u32) -> Result<u64> {
     let path = format!("/proc/{process}/smaps_rollup");
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(NO_SUCH_PROCESS) => return Ok(0),
+        Err(error) if error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(NO_SUCH_PROCESS) => {
+            return Ok(0);
+        }
         Err(error) => return Err(error).with_context(|| format!("cannot read {path}")),
     };
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).with_context(|| format!("no Pss line in {path}"))?;
+    let line =
+        text.lines().find_map(|line| line.strip_prefix("Pss:")).with_context(|| format!("no Pss line in {path}"))?;
     let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().context("Pss")?;
     Ok(kib * 1024)
 }

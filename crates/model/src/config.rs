@@ -1,6 +1,7 @@
 //! The one typed configuration: written by the operator or an administrator, read by server and replicator.
 
 mod check;
+mod directory;
 mod yaml;
 
 use std::net::SocketAddr;
@@ -8,6 +9,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+pub use self::directory::{Directory, Enabled, Ldap, Mapping, Removal, Schedule};
 
 /// Everything a front end is told. YAML, camelCase keys, unknown keys are errors.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +39,9 @@ pub struct PoolConfig {
     /// Links between the front ends of a pool; required in Enterprise Edition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peers: Option<Peers>,
+    /// The directory that users come from; absent: users are added by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<Directory>,
     /// How a front end takes its leave.
     #[serde(default, skip_serializing_if = "Drain::is_default")]
     pub drain: Drain,

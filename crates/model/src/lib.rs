@@ -7,5 +7,7 @@
 pub mod acl;
 pub mod address;
 pub mod config;
+pub mod directory;
 pub mod ids;
 pub mod presence;
+pub mod schedule;

@@ -210,6 +210,7 @@ impl Plan {
             key_file: in_folder("pool.key"),
             store: StoreConfig { sqlite: Some(SqliteStore { folder: self.folder.clone() }), postgres: None },
             peers: None,
+            directory: None,
             drain: Drain::default(),
             authentication: Authentication { digest: self.digest.clone() },
             policy: Policy::default(),

@@ -55,6 +55,7 @@ fn config() -> PoolConfig {
         key_file: "/nowhere".into(),
         store: StoreConfig { sqlite: Some(SqliteStore { folder: "/nowhere".into() }), ..StoreConfig::default() },
         peers: None,
+        directory: None,
         drain: commpool_model::config::Drain::default(),
         authentication: Authentication::default(),
         policy: Policy::default(),

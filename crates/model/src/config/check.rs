@@ -7,6 +7,8 @@ use std::path::Path;
 use super::{ConfigError, DigestAlgorithm, Edition, HostPort, PoolConfig, PostgresStore, PostgresTlsMode};
 use crate::address::canonical_domain;
 
+mod directory;
+
 const MAX_DOMAINS: usize = 32;
 const MAX_SOCKETS: usize = 16;
 const MAX_LOG_LEVEL: usize = 1024;
@@ -24,6 +26,9 @@ impl PoolConfig {
         store(&self)?;
         peers(&self)?;
         files(&self)?;
+        if let Some(given) = &self.directory {
+            directory::check(self.edition, given)?;
+        }
         digest(&self.authentication.digest)?;
         within("policy.maxMessageBytes", self.policy.max_message_bytes, 256, 65_536)?;
         within("drain.timeoutSeconds", self.drain.timeout_seconds, 5, 3600)?;
@@ -256,6 +261,7 @@ mod tests {
             key_file: "/data/key".into(),
             store: StoreConfig { sqlite: Some(SqliteStore { folder: "/data".into() }), postgres: None },
             peers: None,
+            directory: None,
             drain: Drain::default(),
             authentication: Authentication::default(),
             policy: Policy::default(),
