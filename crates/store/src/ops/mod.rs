@@ -7,6 +7,7 @@ pub mod accounts;
 pub mod adopt;
 pub mod assert;
 pub mod credentials;
+pub mod directory;
 pub mod endpoints;
 pub mod front_ends;
 pub mod presence;
