@@ -41,7 +41,7 @@ fn check(kind: Kind, number: u8) -> Result<()> {
     directory.add(&[Person::new("yan", "Yan", DOMAIN)])?;
     directory.apply(&kind.enable("carol", false))?;
     directory.delete(["dave"])?;
-    directory.apply(&Ldif::new().add(&kind.group("staff", &[dn.clone()])))?;
+    directory.apply(&Ldif::new().insert(&kind.group("staff", std::slice::from_ref(&dn))))?;
     let (attribute, prefix) = kind.sip_attribute();
     for url in [&access.ldaps, &access.ldap] {
         let found =

@@ -46,7 +46,7 @@ impl Ldif {
 
     /// Adds an entry.
     #[must_use]
-    pub fn add(mut self, entry: &Entry) -> Self {
+    pub fn insert(mut self, entry: &Entry) -> Self {
         self.begin(&entry.dn, "add");
         for (attribute, value) in &entry.attributes {
             self.line(attribute, value);
@@ -150,10 +150,10 @@ mod tests {
     #[test]
     fn plain_values_stay_and_others_are_encoded() {
         let entry = Entry::new("CN=Zoë,DC=x").with("cn", "Zo\u{eb}").with("mail", "z@x").with("title", "");
-        let ldif = Ldif::new().add(&entry);
+        let ldif = Ldif::new().insert(&entry);
         assert_eq!(ldif.changes(), "dn:: Q049Wm/DqyxEQz14\nchangetype: add\ncn:: Wm/Dqw==\nmail: z@x\n\n");
         assert_eq!(ldif.entries(), "dn:: Q049Wm/DqyxEQz14\ncn:: Wm/Dqw==\nmail: z@x\n\n");
-        let odd = Ldif::new().add(&Entry::new("CN=x").with("a", " x").with("b", "x ").with("c", [0, 255]));
+        let odd = Ldif::new().insert(&Entry::new("CN=x").with("a", " x").with("b", "x ").with("c", [0, 255]));
         assert_eq!(odd.changes(), "dn: CN=x\nchangetype: add\na:: IHg=\nb:: eCA=\nc:: AP8=\n\n");
     }
 

@@ -48,8 +48,11 @@ pub const PACKAGES: &[&str] = &[
 /// Name under which a server proves who it is, beside its address.
 pub const HOST: &str = "dc.lab.commpool.test";
 
-/// Name of the file that tells the process of a server that was left.
+/// Name of the file that tells the process of a server.
 const PID_FILE: &str = "pid";
+
+/// Name of the file that tells where it stands.
+const PLACE_FILE: &str = "place";
 
 /// How long a server may take to start on a busy machine.
 const START: Duration = Duration::from_secs(60);
@@ -240,6 +243,19 @@ impl Access {
             self.kind.mapping()
         )
     }
+
+    /// The section `directorySync` of a pool on Kubernetes, in its `spec`, with name, password and CA in a Secret of the
+    /// pool's namespace.
+    #[must_use]
+    pub fn pool_yaml(&self, secret: &str) -> String {
+        format!(
+            "directorySync:\n  schedule: \"* * * * *\"\n  ldap: {{urls: [\"{}\"], baseDN: \"{}\", bindSecret: {secret}, \
+             caSecret: {secret}}}\n{}",
+            self.ldaps,
+            self.kind.base(),
+            self.kind.mapping()
+        )
+    }
 }
 
 /// A running directory. It ends when this is dropped, and when our own program ends in any way, unless it is left.
@@ -290,6 +306,7 @@ impl Directory {
         let access = Access::new(kind, &settings.place, &folder);
         let mut directory = Self { kind, place: settings.place.clone(), access, server: None, keeper: None, folder };
         directory.keeper = Some(directory.keeper(settings.folder.is_none())?);
+        fs::write(directory.folder.join(PLACE_FILE), directory.place.text())?;
         let (ldap, ldaps) = kind.ports();
         directory.place.check_free(&[ldap, ldaps])?;
         directory.make_certificate(settings)?;
@@ -439,7 +456,22 @@ impl Directory {
         }
     }
 
-    /// Lets it run on without us; [`left`] finds it again by its folder.
+    /// One that was left running with its folder, for looking and changing; none when nothing runs there.
+    ///
+    /// # Errors
+    /// When the folder's files cannot be read.
+    pub fn attach(kind: Kind, folder: &Path) -> Result<Option<Self>> {
+        if left(folder).is_none() {
+            return Ok(None);
+        }
+        let file = folder.join(PLACE_FILE);
+        let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let place = Place::read(&text).with_context(|| format!("{} tells no place", file.display()))?;
+        let access = Access::new(kind, &place, folder);
+        Ok(Some(Self { kind, place, folder: folder.to_owned(), access, server: None, keeper: None }))
+    }
+
+    /// Lets it run on without us; [`left`] and [`Self::attach`] find it again by its folder.
     ///
     /// # Errors
     /// When it does not run.
@@ -527,7 +559,7 @@ pub fn left(folder: &Path) -> Option<Left> {
 
 /// Entries that are to be added.
 fn entries(people: &[Person], kind: Kind) -> Ldif {
-    people.iter().fold(Ldif::new(), |ldif, person| ldif.add(&person.entry(kind)))
+    people.iter().fold(Ldif::new(), |ldif, person| ldif.insert(&person.entry(kind)))
 }
 
 fn temporary_folder() -> PathBuf {

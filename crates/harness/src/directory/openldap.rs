@@ -101,15 +101,15 @@ impl Directory {
 fn base(password: &str) -> Ldif {
     let top = Entry::new(BASE).with("objectClass", "domain").with("dc", "people");
     let unit = |ldif: Ldif, name: &&str| {
-        ldif.add(&Entry::new(Kind::OpenLdap.unit(name)).with("objectClass", "organizationalUnit").with("ou", name))
+        ldif.insert(&Entry::new(Kind::OpenLdap.unit(name)).with("objectClass", "organizationalUnit").with("ou", name))
     };
     let account = |ldif: Ldif, name: &&str| {
         // Values of one attribute must follow each other.
         let entry = Entry::new(account_dn(name)).with("objectClass", "organizationalRole");
         let entry = entry.with("objectClass", "simpleSecurityObject").with("cn", name);
-        ldif.add(&entry.with("userPassword", password))
+        ldif.insert(&entry.with("userPassword", password))
     };
-    let units = ["People", "Elsewhere", "Groups"].iter().fold(Ldif::new().add(&top), unit);
+    let units = ["People", "Elsewhere", "Groups"].iter().fold(Ldif::new().insert(&top), unit);
     ACCOUNTS.iter().fold(units, account)
 }
 

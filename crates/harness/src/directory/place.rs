@@ -28,6 +28,18 @@ impl Place {
         Self { address, namespace: Some(namespace.name().to_owned()) }
     }
 
+    /// As text, for [`Self::read`].
+    pub(super) fn text(&self) -> String {
+        format!("{} {}\n", self.address, self.namespace.as_deref().unwrap_or_default())
+    }
+
+    /// From what [`Self::text`] gave.
+    pub(super) fn read(text: &str) -> Option<Self> {
+        let (address, namespace) = text.trim_end_matches('\n').split_once(' ')?;
+        let namespace = (!namespace.is_empty()).then(|| namespace.to_owned());
+        Some(Self { address: address.parse().ok()?, namespace })
+    }
+
     /// The address.
     #[must_use]
     pub const fn address(&self) -> Ipv4Addr {
@@ -92,6 +104,15 @@ LISTEN 0      10        127.0.0.77:636       0.0.0.0:*    users:((\"samba\",pid=
 LISTEN 0      128          0.0.0.0:22        0.0.0.0:*
 LISTEN 0      128                *:389             *:*    users:((\"slapd\",pid=7,fd=8),(\"slapd\",pid=9,fd=8))
 ";
+
+    #[test]
+    fn a_place_is_read_as_it_was_written() {
+        for namespace in [None, Some("cp1.x".to_owned())] {
+            let place = Place { address: Ipv4Addr::LOCALHOST, namespace };
+            assert_eq!(Place::read(&place.text()), Some(place));
+        }
+        assert_eq!(Place::read("nowhere"), None);
+    }
 
     #[test]
     fn the_holder_of_a_port_is_named() {

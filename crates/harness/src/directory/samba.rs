@@ -182,12 +182,12 @@ impl Maker {
 /// Folders and accounts of every domain; the accounts get other passwords when they are used.
 fn base() -> Ldif {
     let unit = |ldif: Ldif, name: &&str| {
-        ldif.add(&Entry::new(Kind::Samba.unit(name)).with("objectClass", "organizationalUnit"))
+        ldif.insert(&Entry::new(Kind::Samba.unit(name)).with("objectClass", "organizationalUnit"))
     };
     let account = |ldif: Ldif, name: &&str| {
         let entry = Entry::new(account_dn(name)).with("objectClass", "user").with("sAMAccountName", name);
         let full_name = format!("{name}@{}", REALM.to_lowercase());
-        ldif.add(&entry.with("userPrincipalName", full_name).with("userAccountControl", "544"))
+        ldif.insert(&entry.with("userPrincipalName", full_name).with("userAccountControl", "544"))
     };
     ACCOUNTS.iter().fold(["People", "Elsewhere", "Groups"].iter().fold(Ldif::new(), unit), account)
 }
