@@ -192,7 +192,9 @@ impl Engine {
             if wanted.initial && own.dialog.remote_cseq() == wanted.dialog.remote_cseq {
                 return Err(Refusal::status(482));
             }
-            let decided = own.presentity.is_some();
+            // One who has another address now is not who is watched: the store says who is.
+            let subject = own.presentity.and_then(|user| self.watched.get(user));
+            let decided = subject.is_some_and(|target| target.address == own.address);
             // Where the endpoint is news the store must learn it. On another flow than the last one its client may have
             // been at another front end meanwhile, which the store knows.
             let learnt = own.endpoint.is_some() || endpoint.is_none();
