@@ -334,3 +334,6 @@ fn fingerprint(display_name: &str, card: &Card) -> Key128 {
 fn first_half(hash: &[u8]) -> Key128 {
     Key128(hash.first_chunk().copied().unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests;

@@ -297,3 +297,6 @@ impl Tally {
         many && policy.release != self.digest()
     }
 }
+
+#[cfg(test)]
+mod tests;
