@@ -5,7 +5,7 @@ use std::time::Duration;
 use commpool_model::ids::Micros;
 use commpool_store::ops::Ask;
 use commpool_store::ops::directory::{
-    Applied, Apply, Change, Holders, LeaseKeep, LeaseKept, LeaseTake, LeaseTaken, Source, SourceGet, SourceUsers, Stage,
+    Applied, Apply, Change, Holder, Holders, LeaseKeep, LeaseKept, LeaseTake, LeaseTaken, Source, SourceGet, SourceUsers, Stage,
     Staged,
 };
 use commpool_store::{Store, StoreError};
@@ -134,7 +134,7 @@ impl Records {
             let strangers: Vec<(String, String)> = addresses
                 .into_iter()
                 .zip(found.holders)
-                .filter_map(|(address, holder)| {
+                .filter_map(|(address, holder): (String, Option<Holder>)| {
                     let who = match holder?.origin {
                         None => "added by hand".to_owned(),
                         Some((source, _)) => format!("that comes from `{}`", crate::text::shown(&source, 64)),
