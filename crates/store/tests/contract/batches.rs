@@ -8,7 +8,7 @@ use commpool_store::ops::credentials::Verifier;
 use commpool_store::ops::presence::Published;
 use commpool_store::ops::register::{Change, Contacts, Reply};
 use commpool_store::ops::{
-    Class, HealthRequest, Operation, Outcome, accounts, assert, endpoints, front_ends, pull, route,
+    Class, HealthRequest, Operation, Outcome, accounts, assert, directory, endpoints, front_ends, pull, route,
 };
 
 use crate::bench::{Bench, Registration, binding, contract, flow, publication};
