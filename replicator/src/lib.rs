@@ -68,7 +68,6 @@ pub async fn run(
     holder: &str,
     stop: &CancellationToken,
 ) -> Outcome {
-    let job =
-        cycle::Job { store: store.clone(), config: config.clone(), domains: domains.to_vec(), folder: None };
+    let job = cycle::Job { store: store.clone(), config: config.clone(), domains: domains.to_vec(), folder: None };
     cycle::run(job, holder, stop).await
 }

@@ -85,9 +85,7 @@ async fn limits_of_the_server() {
         (50, RunResult::DirectoryRefused, "insufficientAccessRights"),
         (12, RunResult::DirectoryRefused, "unavailableCriticalExtension"),
     ] {
-        let end = move |id| {
-            vec![Deed::Send(entry(id, &plain(1))), Deed::Send(done(id, 0x65, code, "as told", None))]
-        };
+        let end = move |id| vec![Deed::Send(entry(id, &plain(1))), Deed::Send(done(id, 0x65, code, "as told", None))];
         let outcome = spoilt(at_page(1, end)).await;
         assert_eq!(outcome.result, result, "{outcome:?}");
         assert!(outcome.message.contains(&format!("{code} {word}: as told")), "{outcome:?}");
