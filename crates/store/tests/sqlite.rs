@@ -115,7 +115,7 @@ fn migrating_makes_the_store_once_and_for_its_owner_only() {
     let report = migrate(&folder).unwrap();
     assert_eq!(
         (report.before, report.after, report.applied),
-        (0, SCHEMA, vec!["0001_pool", "0002_refreshed", "0003_load"])
+        (0, SCHEMA, vec!["0001_pool", "0002_refreshed", "0003_load", "0004_directory"])
     );
     assert_eq!((mode(&folder), mode(&folder.join(DATABASE_FILE))), (0o700, 0o600));
     let again = migrate(&folder).unwrap();

@@ -64,6 +64,8 @@ pub(super) async fn find(to: &mut PgConnection, request: &Find) -> sqlx::Result<
             display_name: row.try_get(2)?,
             state: state(row, 3)?,
             has_password: row.try_get(4)?,
+            managed: false,
+            card: Default::default(),
         })
     };
     let mut accounts = rows.iter().map(account).collect::<sqlx::Result<Vec<_>>>()?;

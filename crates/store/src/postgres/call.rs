@@ -153,6 +153,13 @@ pub(super) async fn carry_out(to: &mut PgConnection, operations: &[&Operation]) 
         Operation::Assert(r) => single!(Assert, assert::assert, r),
         Operation::Adopt(r) => single!(Adopt, adopt::adopt, r),
         Operation::Flush(r) => single!(Flush, adopt::flush, r),
+        Operation::LeaseTake(_)
+        | Operation::LeaseKeep(_)
+        | Operation::SourceGet(_)
+        | Operation::SourceUsers(_)
+        | Operation::AddressHolders(_)
+        | Operation::Stage(_)
+        | Operation::Apply(_) => return Err(sqlx::Error::Decode("not offered yet".into())),
     })
 }
 
