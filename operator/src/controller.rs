@@ -315,7 +315,12 @@ fn write_event(op: &Op, namespace: &str) -> Option<Event> {
     Some(Event {
         type_: EventType::Normal,
         reason: reason.into(),
-        note: Some(format!("{} {}: {}", op.kind.as_str(), op.name, if path.is_empty() { "not wanted any more" } else { path })),
+        note: Some(format!(
+            "{} {}: {}",
+            op.kind.as_str(),
+            op.name,
+            if path.is_empty() { "not wanted any more" } else { path }
+        )),
         action: action.into(),
         secondary: Some(changed),
     })

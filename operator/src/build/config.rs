@@ -63,7 +63,12 @@ pub fn server_config(pool: &ValidatedPool, reach: &Reach) -> Result<PoolConfig, 
         key_file: folder.join("keys").join(POOL_KEY),
         store: store(pool),
         peers: pool.is_enterprise().then(|| peers(pool)),
-        directory: pool.spec.directory_sync.as_ref().filter(|_| !pool.is_enterprise()).map(|it| directory::section(it, true)),
+        directory: pool
+            .spec
+            .directory_sync
+            .as_ref()
+            .filter(|_| !pool.is_enterprise())
+            .map(|it| directory::section(it, true)),
         drain: drain(pool),
         authentication: authentication(&pool.spec.authentication),
         policy: policy(&pool.spec.policy),
@@ -85,9 +90,7 @@ pub fn replicator_config(pool: &ValidatedPool, server: &PoolConfig) -> Result<Op
 }
 
 fn checked(config: PoolConfig, by: &str) -> Result<PoolConfig, Invalid> {
-    config
-        .checked()
-        .map_err(|error| Invalid { field: "spec".into(), problem: format!("the {by} refuses it: {error}") })
+    config.checked().map_err(|error| Invalid { field: "spec".into(), problem: format!("the {by} refuses it: {error}") })
 }
 
 fn any(port: u16) -> SocketAddr {

@@ -133,8 +133,8 @@ pub fn build(
         ..Desired::default()
     };
     blockers.extend(back_end(pool, observed, entropy, &mut desired)?);
-    let configs = config::server_config(pool, reach)
-        .and_then(|server| Ok((config::replicator_config(pool, &server)?, server)));
+    let configs =
+        config::server_config(pool, reach).and_then(|server| Ok((config::replicator_config(pool, &server)?, server)));
     match configs {
         Ok((replicator, server)) => {
             let hash = config::restart_hash(&server, &keys)?;

@@ -37,10 +37,8 @@ const KEPT: i32 = 3;
 
 /// The CronJob; while `halted` it starts nothing.
 pub fn cron_job(pool: &ValidatedPool, spec: &DirectorySyncSpec, halted: bool) -> CronJob {
-    let labels = ObjectMeta {
-        labels: Some(pool.names.labels(Component::Replicator, &pool.version)),
-        ..ObjectMeta::default()
-    };
+    let labels =
+        ObjectMeta { labels: Some(pool.names.labels(Component::Replicator, &pool.version)), ..ObjectMeta::default() };
     let job = JobSpec {
         backoff_limit: Some(0),
         active_deadline_seconds: Some(JOB_SECONDS),
