@@ -8,6 +8,7 @@
 pub mod boot;
 pub mod cli;
 pub mod clock;
+pub mod directory;
 pub mod engine;
 pub mod front_end;
 pub mod management;

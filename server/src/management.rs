@@ -13,6 +13,7 @@ use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
+use crate::directory::LastRun;
 
 /// An engine that has not turned for so long is stuck, µs.
 const STUCK: u64 = 30_000_000;
@@ -25,12 +26,15 @@ pub struct Management {
     heartbeat: Arc<AtomicU64>,
     registry: Registry,
     waits_for: Mutex<Option<String>>,
+    /// What the replicator came to last, in Standard Edition.
+    pub directory: LastRun,
 }
 
 impl Management {
     /// `heartbeat`: when the engine's task last turned, µs of the boot-time clock.
     pub fn new(heartbeat: Arc<AtomicU64>, registry: Registry) -> Self {
-        Self { ready: Arc::new(AtomicBool::new(false)), heartbeat, registry, waits_for: Mutex::new(None) }
+        let ready = Arc::new(AtomicBool::new(false));
+        Self { ready, heartbeat, registry, waits_for: Mutex::new(None), directory: LastRun::default() }
     }
 
     /// Why it does not serve yet. While it waits for its store its engine does not turn, and it is well all the same.
@@ -56,6 +60,7 @@ pub async fn serve(
         .route("/healthz", get(health))
         .route("/readyz", get(readiness))
         .route("/metrics", get(metrics))
+        .route("/directory", get(directory))
         .with_state(management);
     axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
 }
@@ -80,6 +85,15 @@ async fn readiness(State(management): State<Arc<Management>>) -> impl IntoRespon
     } else {
         let reason = management.waiting().map_or_else(|| "not ready\n".to_owned(), |why| format!("not ready: {why}\n"));
         (StatusCode::SERVICE_UNAVAILABLE, reason)
+    }
+}
+
+/// What the replicator came to last: 204 where it has not run.
+async fn directory(State(management): State<Arc<Management>>) -> impl IntoResponse {
+    match management.directory.get().map(|outcome| serde_json::to_string(&outcome)) {
+        None => StatusCode::NO_CONTENT.into_response(),
+        Some(Ok(text)) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
+        Some(Err(_)) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
 

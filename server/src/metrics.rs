@@ -2,6 +2,8 @@
 
 use std::sync::atomic::AtomicU64;
 
+use commpool_model::directory::{Outcome, RunResult};
+use commpool_model::ids::Micros;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -28,6 +30,16 @@ struct Transport {
     transport: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Run {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Change {
+    change: &'static str,
+}
+
 const METHODS: [&str; 11] =
     ["REGISTER", "MESSAGE", "PUBLISH", "SUBSCRIBE", "NOTIFY", "OPTIONS", "INVITE", "ACK", "CANCEL", "BYE", "INFO"];
 
@@ -45,6 +57,9 @@ pub struct Metrics {
     endpoints: Gauge,
     subscriptions: Gauge,
     certificate: Gauge<f64, AtomicU64>,
+    directory_runs: Family<Run, Counter>,
+    directory_changes: Family<Change, Counter>,
+    directory_success: Gauge<f64, AtomicU64>,
 }
 
 impl Metrics {
@@ -73,6 +88,14 @@ impl Metrics {
             "End of validity of the certificate towards clients, since 1970",
             Unit::Seconds,
             self.certificate.clone(),
+        );
+        registry.register("directory_runs", "Runs of the replicator, by result", self.directory_runs.clone());
+        registry.register("directory_changes", "Users changed by the replicator", self.directory_changes.clone());
+        registry.register_with_unit(
+            "directory_last_success",
+            "End of the last run after which users were as the directory says, since 1970",
+            Unit::Seconds,
+            self.directory_success.clone(),
         );
     }
 
@@ -120,6 +143,25 @@ impl Metrics {
         set("udp", udp);
         self.endpoints.set(endpoints as i64);
         self.subscriptions.set(dialogs as i64);
+    }
+
+    /// A run of the replicator has ended.
+    pub fn directory_run(&self, outcome: &Outcome, now: Micros) {
+        self.directory_runs.get_or_create(&Run { result: outcome.result.as_str() }).inc();
+        if outcome.result == RunResult::Synced {
+            let counts = &outcome.counts;
+            let changes = [
+                ("added", counts.added),
+                ("changed", counts.changed),
+                ("disabled", counts.disabled),
+                ("missing", counts.missing),
+                ("removed", counts.removed),
+            ];
+            for (change, users) in changes {
+                self.directory_changes.get_or_create(&Change { change }).inc_by(users);
+            }
+            self.directory_success.set(now.0 as f64 / 1e6);
+        }
     }
 
     /// Validity of the certificate.

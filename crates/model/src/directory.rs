@@ -54,6 +54,23 @@ pub enum RunResult {
     InternalError,
 }
 
+impl RunResult {
+    /// Its name, the same as in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Synced => "Synced",
+            Self::DeletionHeld => "DeletionHeld",
+            Self::Busy => "Busy",
+            Self::DirectoryUnavailable => "DirectoryUnavailable",
+            Self::DirectoryRefused => "DirectoryRefused",
+            Self::ReadIncomplete => "ReadIncomplete",
+            Self::StoreUnavailable => "StoreUnavailable",
+            Self::ConfigurationInvalid => "ConfigurationInvalid",
+            Self::InternalError => "InternalError",
+        }
+    }
+}
+
 /// How many users a plan concerns, by what it does to them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

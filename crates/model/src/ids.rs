@@ -77,6 +77,13 @@ impl Micros {
         Self(self.0.saturating_add(seconds.saturating_mul(1_000_000)))
     }
 
+    /// The moment as RFC 3339 in UTC, to the second; empty when it is beyond the year 9999.
+    pub fn to_rfc3339(self) -> String {
+        let seconds = i64::try_from(self.0 / 1_000_000).ok();
+        let moment = seconds.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+        moment.map(|moment| moment.to_string()).unwrap_or_default()
+    }
+
     /// Milliseconds from `self` until `later`, 0 if it has passed.
     pub const fn millis_until(self, later: Self) -> u64 {
         later.0.saturating_sub(self.0) / 1000
@@ -96,5 +103,16 @@ impl fmt::Debug for Origin {
 impl fmt::Debug for Key128 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         hex(f, &self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_written_in_utc() {
+        assert_eq!(Micros(1_795_515_000_999_999).to_rfc3339(), "2026-11-24T10:10:00Z");
+        assert_eq!(Micros(u64::MAX).to_rfc3339(), "");
     }
 }

@@ -1,8 +1,8 @@
 //! Subscription dialogs that this front end owns: made, refreshed, told, ended (RFC 6665).
 
 mod notify;
+mod table;
 
-use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use commpool_model::ids::{EndpointId, Key128, Origin, UserRef};
@@ -12,11 +12,12 @@ use commpool_sip::time::Moment;
 use commpool_store::ops::assert::HeldSubscription;
 use commpool_store::ops::subscribe::{self as store, CSEQ_STEP, Kind, Presentity, Reply};
 
+pub(super) use self::table::{Dialogs, Subscription};
+use self::table::{drop_from, ids};
 use super::Engine;
 use super::flow::Flow;
 use super::pending::Pending;
 use super::upkeep::Due;
-use super::watched::Edition;
 use crate::peers::frame::Disowned;
 use crate::services::subscribe::{self, Wanted};
 use crate::services::{Caller, Refusal, Request};
@@ -31,122 +32,6 @@ const DECIDE_AGAIN: Duration = Duration::from_secs(2);
 const MAX_UNDECIDED: usize = 20_000;
 /// Seconds since 1970 of 2026-01-01, from which first CSeq numbers count.
 const CSEQ_EPOCH: u64 = 1_767_225_600;
-
-/// A dialog and what it has been told.
-#[derive(Debug)]
-pub(super) struct Subscription {
-    pub(super) dialog: Dialog,
-    pub(super) watcher: UserRef,
-    watcher_address: String,
-    pub(super) endpoint: Option<EndpointId>,
-    flow: Option<Flow>,
-    /// Whom it watches; `None`: the store has not said yet whether it may.
-    presentity: Option<UserRef>,
-    /// His canonical address.
-    address: String,
-    /// Transaction of the last SUBSCRIBE.
-    origin: Origin,
-    /// What was sent last; a NOTIFY under way counts.
-    pub(super) told: Option<Edition>,
-    /// A NOTIFY waits for its answer.
-    under_way: bool,
-    /// Something is to be sent after that.
-    again: bool,
-    /// The next NOTIFY is the last.
-    ending: Option<Reason>,
-    /// CSeq was raised once after a refusal of its number.
-    raised: bool,
-    /// Its row in the store is behind.
-    changed: bool,
-}
-
-impl Subscription {
-    pub(super) fn new(
-        dialog: Dialog,
-        caller: &Caller,
-        endpoint: Option<EndpointId>,
-        (presentity, address): (Option<UserRef>, &str),
-        origin: Origin,
-    ) -> Self {
-        Self {
-            dialog,
-            watcher: caller.user,
-            watcher_address: caller.address.clone(),
-            endpoint,
-            flow: None,
-            presentity,
-            address: address.to_owned(),
-            origin,
-            told: None,
-            under_way: false,
-            again: false,
-            ending: None,
-            raised: false,
-            changed: false,
-        }
-    }
-}
-
-/// Dialogs by id, flow and endpoint.
-#[derive(Debug, Default)]
-pub(super) struct Dialogs {
-    all: HashMap<Key128, Subscription>,
-    on_flow: HashMap<Flow, BTreeSet<Key128>>,
-    of_endpoint: HashMap<EndpointId, BTreeSet<Key128>>,
-    of_watcher: HashMap<UserRef, BTreeSet<Key128>>,
-}
-
-impl Dialogs {
-    pub(super) fn len(&self) -> usize {
-        self.all.len()
-    }
-
-    /// Whether what is here of a dialog is the newest there is: its numbers are not behind those in the store.
-    pub(super) fn is_current(&self, id: Key128, first_cseq: u32) -> bool {
-        self.all.get(&id).is_some_and(|own| own.dialog.local_cseq().saturating_add(1) >= first_cseq)
-    }
-
-    pub(super) fn get(&self, id: Key128) -> Option<&Subscription> {
-        self.all.get(&id)
-    }
-
-    /// How the dialog of a Call-ID stands, for people.
-    pub(super) fn describe(&self, call_id: &str) -> Option<String> {
-        let own = self.all.values().find(|own| own.dialog.call_id() == call_id)?;
-        Some(format!(
-            "flow {:?}, presentity {:?}, told {:?}, under way {}, again {}, ending {:?}",
-            own.flow, own.presentity, own.told, own.under_way, own.again, own.ending
-        ))
-    }
-
-    /// Dialogs whose watcher can be told something from here.
-    pub(super) fn carried(&self) -> impl Iterator<Item = Key128> {
-        self.all.iter().filter(|(_, own)| own.flow.is_some() && own.presentity.is_some()).map(|(id, _)| *id)
-    }
-
-    /// Dialogs of an endpoint.
-    pub(super) fn of(&self, endpoint: EndpointId) -> Vec<Key128> {
-        ids(&self.of_endpoint, &endpoint)
-    }
-
-    /// Number, subject, and what was told last.
-    pub(super) fn progress(&self, id: Key128) -> Option<(u32, Option<UserRef>, Option<Edition>)> {
-        self.all.get(&id).map(|own| (own.dialog.local_cseq(), own.presentity, own.told))
-    }
-
-    /// An owner before had used numbers up to this one. True: the dialog is here.
-    pub(super) fn raise(&mut self, id: Key128, cseq: u32) -> bool {
-        self.all.get_mut(&id).map(|own| own.dialog.raise(cseq)).is_some()
-    }
-
-    /// Dialogs whose rows are behind; they count as told to the store.
-    pub(super) fn take_changed(&mut self) -> Vec<Key128> {
-        let all = self.all.iter_mut();
-        let mut changed: Vec<_> = all.filter_map(|(id, own)| std::mem::take(&mut own.changed).then_some(*id)).collect();
-        changed.sort_unstable();
-        changed
-    }
-}
 
 /// A SUBSCRIBE on its way to the store.
 #[derive(Debug)]
@@ -164,19 +49,6 @@ fn unfit(error: DialogError) -> Refusal {
     }
 }
 
-fn drop_from<K: Eq + std::hash::Hash>(map: &mut HashMap<K, BTreeSet<Key128>>, key: &K, id: Key128) {
-    if let Some(set) = map.get_mut(key) {
-        set.remove(&id);
-        if set.is_empty() {
-            map.remove(key);
-        }
-    }
-}
-
-fn ids<K: Eq + std::hash::Hash>(map: &HashMap<K, BTreeSet<Key128>>, key: &K) -> Vec<Key128> {
-    map.get(key).map(|set| set.iter().copied().collect()).unwrap_or_default()
-}
-
 impl Engine {
     pub(super) fn subscribe(&mut self, now: Moment, request: &Request, caller: &Caller) -> Result<(), Refusal> {
         let mut wanted =
@@ -192,7 +64,9 @@ impl Engine {
             if wanted.initial && own.dialog.remote_cseq() == wanted.dialog.remote_cseq {
                 return Err(Refusal::status(482));
             }
-            let decided = own.presentity.is_some();
+            // One who has another address now is not who is watched: the store says who is.
+            let subject = own.presentity.and_then(|user| self.watched.get(user));
+            let decided = subject.is_some_and(|target| target.address == own.address);
             // Where the endpoint is news the store must learn it. On another flow than the last one its client may have
             // been at another front end meanwhile, which the store knows.
             let learnt = own.endpoint.is_some() || endpoint.is_none();

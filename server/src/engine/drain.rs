@@ -27,6 +27,8 @@ pub(super) struct Draining {
     begun: Option<Moment>,
     /// When flows began to be closed.
     shedding: Option<Moment>,
+    /// Whether the store is out of reach from here and not from elsewhere.
+    cut_off: bool,
 }
 
 impl Draining {
@@ -60,7 +62,7 @@ impl Engine {
     /// Whether new clients are welcome: own state only. Who leaves stays ready while nobody else could take them.
     pub fn ready(&self, now: Moment) -> bool {
         match self.draining.begun {
-            None => !self.lease.shared() || self.peers.joined(),
+            None => !self.draining.cut_off && (!self.lease.shared() || self.peers.joined()),
             Some(at) => now.since(at) < LISTEN || self.lease.shared() && !self.others_serve(),
         }
     }
@@ -100,6 +102,22 @@ impl Engine {
     fn old_build_serves(&self) -> bool {
         let serving = || self.peers.live().filter(|fe| fe.state == State::Serving);
         serving().any(|fe| fe.build != self.build) && serving().any(|fe| fe.build == self.build)
+    }
+
+    /// Cut off from the store while others are not, our clients are better off with them; once it is over, or the others
+    /// are no better, all are welcome again.
+    pub(super) fn cut_off(&mut self, now: Moment, is: bool) {
+        if std::mem::replace(&mut self.draining.cut_off, is) == is {
+            return;
+        }
+        if is {
+            tracing::warn!("cut off from the store while others are not: clients are sent to them");
+            self.shed(now);
+        } else if !self.draining.begun() {
+            tracing::info!("not cut off from the store any more");
+            self.draining.shedding = None;
+            self.timers.clear(&Due::Shed);
+        }
     }
 
     /// Begins to close flows.

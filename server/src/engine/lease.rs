@@ -163,10 +163,7 @@ impl Engine {
         self.ping_peers(now);
         self.peers.join(now);
         self.timers.set(Due::PingPeers, now + PING);
-        let alone_cut_off = self.lease.age(now) > CUT_OFF && self.peers.some_renewed_within(now, NOT_CUT_OFF);
-        if alone_cut_off && !self.draining.shedding() {
-            tracing::warn!("cut off from the store while others are not: clients are sent to them");
-            self.shed(now);
-        }
+        let alone = self.lease.age(now) > CUT_OFF && self.peers.some_renewed_within(now, NOT_CUT_OFF);
+        self.cut_off(now, alone);
     }
 }

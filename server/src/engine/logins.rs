@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use commpool_model::ids::UserRef;
 use commpool_store::ops::credentials::Login;
 
 use crate::services::Request;
@@ -14,11 +15,43 @@ const MAX_WAITING: usize = 64;
 /// Known logins, and requests that wait for one. Two generations stand in for a clock: what is used stays.
 #[derive(Debug, Default)]
 pub(super) struct Logins {
-    young: HashMap<String, Login>,
-    old: HashMap<String, Login>,
+    young: Generation,
+    old: Generation,
     waiting: HashMap<String, Vec<Request>>,
     /// Of those who wait, whom the store did not tell of.
     held: BTreeSet<String>,
+}
+
+/// Logins by address, and the address of each user among them.
+#[derive(Debug, Default)]
+struct Generation {
+    logins: HashMap<String, Login>,
+    addresses: HashMap<UserRef, String>,
+}
+
+impl Generation {
+    fn insert(&mut self, address: String, login: Login) {
+        if let Some(before) = self.addresses.insert(login.user, address.clone())
+            && before != address
+        {
+            self.logins.remove(&before);
+        }
+        self.logins.insert(address, login);
+    }
+
+    fn remove(&mut self, address: &str) -> Option<(String, Login)> {
+        let (address, login) = self.logins.remove_entry(address)?;
+        if self.addresses.get(&login.user) == Some(&address) {
+            self.addresses.remove(&login.user);
+        }
+        Some((address, login))
+    }
+
+    fn remove_user(&mut self, user: UserRef) {
+        if let Some(address) = self.addresses.remove(&user) {
+            self.logins.remove(&address);
+        }
+    }
 }
 
 /// What became of a request that waits.
@@ -34,23 +67,27 @@ pub(super) enum Waits {
 
 impl Logins {
     pub(super) fn get(&mut self, address: &str) -> Option<&Login> {
-        if !self.young.contains_key(address) {
-            let (address, login) = self.old.remove_entry(address)?;
+        if !self.young.logins.contains_key(address) {
+            let (address, login) = self.old.remove(address)?;
             self.insert(address, login);
         }
-        self.young.get(address)
+        self.young.logins.get(address)
     }
 
     pub(super) fn insert(&mut self, address: String, login: Login) {
-        if self.young.len() >= GENERATION {
+        if self.young.logins.len() >= GENERATION {
             self.old = std::mem::take(&mut self.young);
         }
         self.young.insert(address, login);
     }
 
-    pub(super) fn forget(&mut self, address: &str) {
-        self.young.remove(address);
-        self.old.remove(address);
+    /// An account changed: what is known of its user goes, under whatever address, and what is known of whoever had
+    /// the address before.
+    pub(super) fn forget(&mut self, user: UserRef, address: &str) {
+        for generation in [&mut self.young, &mut self.old] {
+            generation.remove_user(user);
+            generation.remove(address);
+        }
     }
 
     pub(super) fn wait(&mut self, address: &str, request: Request) -> Waits {

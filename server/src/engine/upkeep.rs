@@ -278,7 +278,7 @@ impl Engine {
         let wait = if changed.more { Duration::ZERO } else { ACCOUNTS };
         self.timers.set(Due::Accounts, now + wait);
         for (address, user, state, stamp) in changed.accounts {
-            self.logins.forget(&address);
+            self.logins.forget(user, &address);
             let outdated = |flow: &Flow| {
                 self.flows.get(*flow).and_then(|s| s.users.get(&user)).is_some_and(|known| *known != stamp)
             };
@@ -286,6 +286,7 @@ impl Engine {
                 tracing::info!(user = address, ?state, "account changed: its devices must sign in anew");
                 self.sign_out(now, user);
             }
+            self.account_renamed(now, user, &address);
             self.account_state(now, user, state);
         }
     }

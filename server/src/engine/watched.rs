@@ -145,9 +145,26 @@ impl Watched {
         held
     }
 
+    /// True: it is another address than before. What is shown under it must come from the store.
+    fn rename(&mut self, user: UserRef, address: &str) -> bool {
+        let Some(target) = self.targets.get_mut(&user).filter(|target| target.address != address) else { return false };
+        let before = std::mem::replace(&mut target.address, address.to_owned());
+        target.take(Version(0), &Facts::default());
+        if self.by_address.get(&before) == Some(&user) {
+            self.by_address.remove(&before);
+        }
+        if !address.is_empty() {
+            self.by_address.insert(address.to_owned(), user);
+        }
+        true
+    }
+
     fn forget_unwatched(&mut self, user: UserRef) -> bool {
         let unwatched = self.targets.get(&user).is_some_and(|t| t.watchers.is_empty());
-        if unwatched && let Some(target) = self.targets.remove(&user) {
+        if unwatched
+            && let Some(target) = self.targets.remove(&user)
+            && self.by_address.get(&target.address) == Some(&user)
+        {
             self.by_address.remove(&target.address);
         }
         unwatched
@@ -179,6 +196,16 @@ impl Engine {
             }
         }
         user
+    }
+
+    /// An account may have another address now, or none: whoever watches the old one sees nobody there until his next
+    /// SUBSCRIBE finds out whose it is.
+    pub(super) fn account_renamed(&mut self, now: Moment, user: UserRef, address: &str) {
+        if self.watched.rename(user, address) {
+            for dialog in self.watched.watchers(user) {
+                self.tell_again(now, dialog);
+            }
+        }
     }
 
     /// An account was disabled or enabled: watchers see it.

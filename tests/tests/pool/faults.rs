@@ -218,6 +218,7 @@ async fn f9_one_front_end_is_cut_off_from_the_database() -> Result<()> {
     ensure!(back.lost - cut > Duration::from_secs(8), "shed too early: {:?}", back.lost - cut);
     converse(&alice, &bob).await?;
     ensure!(!pool.where_is("alice")?.contains(&pool.incarnation(0)?), "she came back where nothing can be asked");
+    ensure!(!pool.front_end(0).is_ready(), "the VIP sends clients where nothing can be asked");
     never_offline(&alice, &mut hers)?;
     never_offline(&bob, &mut his)?;
     proxy.set(Mode::Pass);
@@ -225,6 +226,7 @@ async fn f9_one_front_end_is_cut_off_from_the_database() -> Result<()> {
         Ok(pool.device("dave", 0, Transport::Tcp, Default::default()).await?.sign_in().await.is_ok())
     })
     .await?;
+    eventually("it being welcome to new clients", async || Ok(pool.front_end(0).is_ready())).await?;
     pool.finish()
 }
 

@@ -75,6 +75,7 @@ impl Engine {
         let own = self.dialogs.all.get_mut(&id)?;
         let target = own.presentity.and_then(|user| self.watched.get(user));
         let visible = target
+            .filter(|t| t.address == own.address)
             .filter(|t| subscribe::visible(&self.settings, &own.watcher_address, t.state, &t.aces))
             .map(|t| t.shown());
         let hidden;
