@@ -244,7 +244,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Framed<S> {
     async fn whole(&mut self) -> io::Result<usize> {
         loop {
             let there = self.buffer.get(..self.filled).unwrap_or_default();
-            let header = ber::header(there).map_err(|malformed| io::Error::new(io::ErrorKind::InvalidData, malformed.0))?;
+            let header =
+                ber::header(there).map_err(|malformed| io::Error::new(io::ErrorKind::InvalidData, malformed.0))?;
             let whole = match header {
                 Some(header) if header.tag != ber::SEQUENCE => {
                     return Err(io::Error::new(io::ErrorKind::InvalidData, "a message begins with something else"));

@@ -133,7 +133,17 @@ impl Parser<'_> {
             ber::put(out, OCTETS, attribute);
             ber::wrap(out, ber::SEQUENCE, |out| {
                 for (n, part) in parts.iter().enumerate().filter(|(_, part)| !part.is_empty()) {
-                    ber::put(out, if n == 0 { 0x80 } else if n == last { 0x82 } else { 0x81 }, part);
+                    ber::put(
+                        out,
+                        if n == 0 {
+                            0x80
+                        } else if n == last {
+                            0x82
+                        } else {
+                            0x81
+                        },
+                        part,
+                    );
                 }
             });
         });
@@ -242,8 +252,23 @@ mod tests {
     fn what_is_no_filter_is_refused_with_its_place() {
         let deep = format!("{}(a=*){}", "(!".repeat(40), ")".repeat(40));
         for bad in [
-            "", "a=b", "(a=b", "(a=b))", "(=b)", "(a)", "(a>b)", "(a=b\\)", "(a=\\4)", "(a=(b)", "(a=b**c)", "(!)", "(a:=", "(:=b)",
-            "(a:1.2:1.3:=b)", "(&(a=b)c)", &deep,
+            "",
+            "a=b",
+            "(a=b",
+            "(a=b))",
+            "(=b)",
+            "(a)",
+            "(a>b)",
+            "(a=b\\)",
+            "(a=\\4)",
+            "(a=(b)",
+            "(a=b**c)",
+            "(!)",
+            "(a:=",
+            "(:=b)",
+            "(a:1.2:1.3:=b)",
+            "(&(a=b)c)",
+            &deep,
         ] {
             assert!(compile(bad).is_err(), "{bad}");
         }
