@@ -1,7 +1,7 @@
 //! Carries out writes, one by one, and stops at the first that fails.
 
 use kube::Client;
-use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -56,6 +56,14 @@ async fn write(client: &Client, namespace: &str, op: &Op) -> Result<(), ApiError
             let patch = Patch::Json::<()>(parsed(edits).map_err(failed("patch"))?);
             let params = PatchParams { force: false, ..params() };
             api.patch(&op.name, &params, &patch).await.map(drop).map_err(failed("patch"))
+        }
+        Write::Delete { uid, version } => {
+            let seen = Preconditions { uid: uid.clone(), resource_version: version.clone() };
+            match api.delete(&op.name, &DeleteParams::background().preconditions(seen)).await {
+                Ok(_) => Ok(()),
+                Err(kube::Error::Api(gone)) if gone.is_not_found() => Ok(()),
+                Err(source) => Err(failed("delete")(source)),
+            }
         }
     }
 }

@@ -1,9 +1,11 @@
 //! One pass over a pool: look, check, build, plan, write, report; and what happens when it fails.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use commpool_model::directory::Outcome as DirectoryOutcome;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::PartialObjectMeta;
@@ -21,6 +23,7 @@ use crate::metrics::{self, Metrics};
 use crate::names::MANAGER;
 use crate::pki::SystemEntropy;
 use crate::plan::{Decision, Op, Why, decide};
+use crate::report::Ask;
 use crate::status::{Change, Outcome, changes, of_pool, of_refusal, same};
 use crate::validate::{Environment, ValidatedPool, validate};
 use crate::{apply, observed::Observed};
@@ -30,6 +33,10 @@ pub type PoolMeta = PartialObjectMeta<CommunicationsPool>;
 
 /// Every pool is looked at this often even if nothing happens; a tenth more or less, so that pools spread out.
 const RESYNC: Duration = Duration::from_secs(600);
+/// A server of Standard Edition is asked this often what its last run over the directory came to.
+const ASKING: Duration = Duration::from_secs(30);
+/// A server that was asked in vain so many times in a row is said not to answer.
+const VAIN: u32 = 3;
 /// A pass that takes longer hangs on a dead connection; it can be broken off anywhere, as a crash could.
 const PASS_LIMIT: Duration = Duration::from_secs(60);
 /// Longest pause between two tries.
@@ -38,11 +45,21 @@ const MAX_BACKOFF: Duration = Duration::from_secs(300);
 /// Tells the time.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
+/// What a pass meets beside the API server.
+#[derive(Clone)]
+pub struct World {
+    /// What the operator knows about itself.
+    pub environment: Environment,
+    /// The time.
+    pub clock: Clock,
+    /// The servers.
+    pub ask: Ask,
+}
+
 /// What all passes share.
 pub struct Context {
     client: Client,
-    environment: Environment,
-    clock: Clock,
+    world: World,
     recorder: Recorder,
     metrics: Arc<Metrics>,
     memory: Mutex<HashMap<ObjectRef<PoolMeta>, Memory>>,
@@ -52,21 +69,16 @@ pub struct Context {
 #[derive(Clone, Debug, Default)]
 struct Memory {
     failures: u32,
+    vain: u32,
     given: Vec<String>,
 }
 
 impl Context {
     /// Shared state; `instance` is the name of this process in events, such as its pod's.
-    pub fn new(
-        client: Client,
-        environment: Environment,
-        clock: Clock,
-        metrics: Arc<Metrics>,
-        instance: Option<String>,
-    ) -> Self {
+    pub fn new(client: Client, world: World, metrics: Arc<Metrics>, instance: Option<String>) -> Self {
         let reporter = Reporter { controller: MANAGER.into(), instance };
         let recorder = Recorder::new(client.clone(), reporter);
-        Self { client, environment, clock, recorder, metrics, memory: Mutex::default() }
+        Self { client, world, recorder, metrics, memory: Mutex::default() }
     }
 
     /// Pools of `namespace` that read the Secret `name`, which somebody else keeps.
@@ -137,12 +149,12 @@ async fn pass(context: &Context, namespace: &str, name: &str) -> Result<Done, Er
     if read.metadata.deletion_timestamp.is_some() {
         return Ok(Done::nothing());
     }
-    let pool = match readable(&read, &context.environment) {
+    let pool = match readable(&read, &context.world.environment) {
         Ok(pool) => pool,
         Err(refusal) => return refuse(context, &read, &reference, refusal).await,
     };
     context.remember(&reference, |memory| memory.given = pool.given_secrets());
-    let observed = match dereference::objects(&context.client, &pool).await {
+    let mut observed = match dereference::objects(&context.client, &pool).await {
         Ok(observed) => observed,
         Err(error) => match error.class() {
             Class::Person(reason) => {
@@ -151,7 +163,36 @@ async fn pass(context: &Context, namespace: &str, name: &str) -> Result<Done, Er
             Class::Retry => return Err(error.into()),
         },
     };
+    if let Some(place) = observed.asked(&pool) {
+        observed.report = ask(context, &read, &reference, place).await;
+    }
     carry_out(context, &read, &reference, &pool, &observed).await
+}
+
+/// Asks a server what its last run over the directory came to; nothing: it has not run yet, or does not answer now.
+async fn ask(
+    context: &Context,
+    read: &Read,
+    reference: &ObjectRef<PoolMeta>,
+    (pod, address): (String, SocketAddr),
+) -> Option<Result<Box<DirectoryOutcome>, String>> {
+    let answer = (context.world.ask)(address).await;
+    let vain = context.remember(reference, |memory| {
+        memory.vain = if answer.is_err() { memory.vain.saturating_add(1) } else { 0 };
+        memory.vain
+    });
+    match answer {
+        Ok(outcome) => outcome.map(|outcome| Ok(Box::new(outcome))),
+        Err(error) => {
+            let said = says(&read.status, Reason::NotAnswering);
+            (vain >= VAIN || said).then(|| Err(format!("pod {pod}, asked at {address}: {error}")))
+        }
+    }
+}
+
+/// Whether a condition has this reason.
+fn says(status: &PoolStatus, reason: Reason) -> bool {
+    status.conditions.iter().any(|condition| condition.reason == reason.as_str())
 }
 
 fn readable(read: &Read, environment: &Environment) -> Result<ValidatedPool, Blocker> {
@@ -169,7 +210,7 @@ async fn carry_out(
     pool: &ValidatedPool,
     observed: &Observed,
 ) -> Result<Done, Error> {
-    let now = (context.clock)();
+    let now = (context.world.clock)();
     let mut decision = decide(pool, observed, now, &mut SystemEntropy)?;
     let mut ops = std::mem::take(&mut decision.ops);
     if pool.spec.operations.paused {
@@ -180,7 +221,8 @@ async fn carry_out(
     let reported = report(context, read, reference, &status, &outcome).await?;
     let ready = changes(&PoolStatus::default(), &status).iter().any(|change| change.type_ == ConditionType::Ready);
     context.metrics.pool(&pool.namespace, pool.names.pool(), ready, decision.certificate.not_after);
-    let next = next_look(context, reference, &decision, &outcome);
+    let asks = observed.asked(pool).is_some();
+    let next = next_look(context, reference, &decision, &outcome).min(if asks { ASKING } else { RESYNC });
     Ok(Done { changed: reported || !outcome.wrote.is_empty(), action: Action::requeue(next) })
 }
 
@@ -190,7 +232,7 @@ async fn refuse(
     reference: &ObjectRef<PoolMeta>,
     refusal: Blocker,
 ) -> Result<Done, Error> {
-    let status = of_refusal(&refusal, &read.status, read.metadata.generation, (context.clock)());
+    let status = of_refusal(&refusal, &read.status, read.metadata.generation, (context.world.clock)());
     let outcome = Outcome::refused(refusal);
     let changed = report(context, read, reference, &status, &outcome).await?;
     let (namespace, name) = (reference.namespace.as_deref().unwrap_or_default(), &reference.name);
@@ -254,23 +296,32 @@ fn condition_event(change: Change) -> Event {
     }
 }
 
-/// What was there and was changed; what was made is told by the conditions. The field is part of the reference, because
+/// What was there and was changed, or is gone; what was made is told by the conditions. The field is part of the reference, because
 /// the recorder counts events with equal references as one.
 fn write_event(op: &Op, namespace: &str) -> Option<Event> {
-    let Why::Changed(path) = &op.why else { return None };
+    let (reason, action, path) = match &op.why {
+        Why::Changed(path) => ("Updated", "Update", path.as_str()),
+        Why::Unwanted => ("Deleted", "Delete", ""),
+        Why::Absent | Why::Record => return None,
+    };
     let changed = ObjectReference {
         api_version: Some(op.kind.resource().api_version),
         kind: Some(op.kind.as_str().into()),
         name: Some(op.name.clone()),
         namespace: Some(namespace.to_owned()),
-        field_path: Some(path.clone()),
+        field_path: Some(path.to_owned()).filter(|path| !path.is_empty()),
         ..ObjectReference::default()
     };
     Some(Event {
         type_: EventType::Normal,
-        reason: "Updated".into(),
-        note: Some(format!("{} {}: {path}", op.kind.as_str(), op.name)),
-        action: "Update".into(),
+        reason: reason.into(),
+        note: Some(format!(
+            "{} {}: {}",
+            op.kind.as_str(),
+            op.name,
+            if path.is_empty() { "not wanted any more" } else { path }
+        )),
+        action: action.into(),
         secondary: Some(changed),
     })
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use futures::join;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::api::storage::v1::{CSIDriver, StorageClass};
 use kube::api::{Api, DynamicObject, ListParams};
@@ -63,6 +63,7 @@ pub async fn objects(client: &Client, pool: &ValidatedPool) -> Result<Observed, 
         TlsSource::Secret(name) => Some(name.clone()),
         TlsSource::NoListener | TlsSource::SelfManaged => None,
     };
+    let ldap = pool.spec.directory_sync.as_ref().map(|sync| &sync.ldap);
     let all_pods = names.all_pods();
     let everywhere = join!(
         of.get(Some(names.service())),
@@ -73,9 +74,11 @@ pub async fn objects(client: &Client, pool: &ValidatedPool) -> Result<Observed, 
         of.get(Some(names.config())),
         of.get(claim_name),
         of.get(given),
+        of.get(ldap.map(|ldap| ldap.bind_secret.clone())),
+        of.get(ldap.map(|ldap| ldap.ca_secret.clone())),
         of.list(&all_pods),
     );
-    let (service, service_account, keys, authority, certificate, config, claim, given, pods) = everywhere;
+    let (service, service_account, keys, authority, certificate, config, claim, given, bind, trust, pods) = everywhere;
     let (front_end, claim) = (of.front_end(pool).await?, claim?);
     let class = match &volume {
         Some(volume) if volume.needs_class(claim.as_ref()) => class(client, volume, claim.as_ref()).await?,
@@ -89,6 +92,8 @@ pub async fn objects(client: &Client, pool: &ValidatedPool) -> Result<Observed, 
         certificate: certificate?,
         config: config?,
         given: given?,
+        bind: bind?,
+        directory_authority: trust?,
         pods: pods?,
         front_end,
         claim,
@@ -103,7 +108,7 @@ async fn back_end(of: Source<'_>, pool: &ValidatedPool, observed: Observed) -> R
     let (names, external) = (&pool.names, pool.external());
     let embedded = |name: String| pool.embedded().map(|_| name);
     let migrations = names.selector(Component::Migration);
-    let (peers, budget, peer_certificate, credentials, database_service, database, logins, authority, migrations) = join!(
+    let besides = join!(
         of.get(Some(names.peers())),
         of.get(Some(names.front_end())),
         of.get(Some(names.peer_certificate())),
@@ -112,17 +117,20 @@ async fn back_end(of: Source<'_>, pool: &ValidatedPool, observed: Observed) -> R
         of.get(embedded(names.database())),
         of.get(external.map(|external| external.credentials_secret.clone())),
         of.get(external.and_then(|external| external.tls.ca_secret.clone())),
+        of.get::<CronJob>(Some(names.replicator())),
         of.list::<Job>(&migrations),
     );
+    let (peers, budget, peer_tls, credentials, service, database, logins, authority, replicator, migrations) = besides;
     Ok(Observed {
         peers: peers?,
         disruption_budget: budget?,
-        peer_certificate: peer_certificate?,
+        peer_certificate: peer_tls?,
         credentials: credentials?,
-        database_service: database_service?,
+        database_service: service?,
         database: database?,
         logins: logins?,
         database_authority: authority?,
+        replicator: replicator?,
         migrations: migrations?,
         ..observed
     })

@@ -27,7 +27,8 @@ const fn right(group: &'static str, resource: &'static str, verbs: &'static [&'s
 
 const WATCHED: &[&str] = &["get", "list", "watch", "create", "patch"];
 
-/// All rights of the operator. There is no `delete` and no `update`: it ends nothing.
+/// All rights of the operator. There is no `update`, and `delete` only for what would go on doing something that nobody
+/// wants any more.
 pub const RIGHTS: &[Right] = &[
     right("commpool.dev", "communicationspools", &["get", "list", "watch"]),
     right("commpool.dev", "communicationspools/status", &["patch"]),
@@ -39,6 +40,7 @@ pub const RIGHTS: &[Right] = &[
     right("apps", "statefulsets", WATCHED),
     right("apps", "deployments", WATCHED),
     right("batch", "jobs", &["list", "watch", "create", "patch"]),
+    right("batch", "cronjobs", &["get", "list", "watch", "create", "patch", "delete"]),
     right("policy", "poddisruptionbudgets", WATCHED),
     right("events.k8s.io", "events", &["create", "patch"]),
     Right { cluster: true, ..right("storage.k8s.io", "storageclasses", &["list"]) },
@@ -154,7 +156,8 @@ mod tests {
         for right in RIGHTS {
             assert!(!right.group.contains('*') && !right.resource.contains('*'), "{right:?}");
             for verb in right.verbs {
-                assert!(["get", "list", "watch", "create", "patch"].contains(verb), "{right:?}");
+                let plain = ["get", "list", "watch", "create", "patch"].contains(verb);
+                assert!(plain || (*verb == "delete" && right.resource == "cronjobs"), "{right:?}");
             }
         }
     }

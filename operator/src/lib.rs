@@ -4,8 +4,8 @@
 //! see the API server; what stands between is pure, with time and randomness passed in. Watches say when to look
 //! ([`watch`]); what is decided on is read in the pass itself. At rest nothing is written.
 //!
-//! The operator deletes nothing: what belongs to a pool goes with it by owner references, and what must outlive it
-//! carries none.
+//! The operator deletes nothing but a replicator that is not wanted any more: what belongs to a pool goes with it by owner
+//! references, and what must outlive it carries none.
 
 pub mod apply;
 pub mod back_end_state;
@@ -14,6 +14,7 @@ pub mod controller;
 pub mod crd;
 pub mod dereference;
 pub mod diff;
+pub mod directory_state;
 pub mod error;
 pub mod front_end_state;
 pub mod generate;
@@ -22,10 +23,12 @@ pub mod management;
 pub mod metrics;
 pub mod names;
 pub mod observed;
+pub mod owners;
 pub mod pki;
 pub mod plan;
 pub mod pod_state;
 pub mod record;
+pub mod report;
 pub mod rivals;
 pub mod status;
 pub mod validate;

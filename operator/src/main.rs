@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
-use commpool_operator::controller::Context;
+use commpool_operator::controller::{Context, World};
 use commpool_operator::management;
 use commpool_operator::metrics::Metrics;
+use commpool_operator::report;
 use commpool_operator::validate::Environment;
 use commpool_operator::version;
 use commpool_operator::watch::{Scope, run, until_listed};
@@ -86,7 +87,8 @@ async fn start(flags: Flags) -> anyhow::Result<()> {
         .context("cannot find the API server: neither a service account nor a kubeconfig is there")?;
     tracing::info!(version = version::LONG, namespace = flags.namespace, "operator starts");
     let clock = Arc::new(Timestamp::now);
-    let context = Arc::new(Context::new(client.clone(), environment, clock, metrics, flags.instance));
+    let world = World { environment, clock, ask: report::over_network() };
+    let context = Arc::new(Context::new(client.clone(), world, metrics, flags.instance));
     let scope = Scope { namespace: flags.namespace };
     let (asking, asked) = (client.clone(), scope.clone());
     tokio::spawn(async move {

@@ -34,6 +34,8 @@ pub enum Component {
     Database,
     /// The migrations of its schema.
     Migration,
+    /// The replicator of users from a directory.
+    Replicator,
 }
 
 impl Component {
@@ -45,6 +47,7 @@ impl Component {
             Self::Certificates => "certificates",
             Self::Database => "database",
             Self::Migration => "migration",
+            Self::Replicator => "replicator",
         }
     }
 }
@@ -126,6 +129,11 @@ impl Names {
         self.with(&format!("migrate-{hash}"))
     }
 
+    /// The CronJob that brings users from a directory.
+    pub fn replicator(&self) -> String {
+        self.with("replicator")
+    }
+
     fn with(&self, suffix: &str) -> String {
         format!("{}-{suffix}", self.pool)
     }
@@ -190,6 +198,8 @@ mod tests {
         ] {
             assert!(name.len() <= 63, "{name}");
         }
+        // a CronJob's Jobs carry its name and eleven characters more
+        assert!(names.replicator().len() <= 52);
         // a StatefulSet's pods carry its name, '-' and a hash of ten characters in a label
         assert!(names.front_end().len() + 11 <= 63 && names.database().len() + 11 <= 63);
     }

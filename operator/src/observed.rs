@@ -1,16 +1,21 @@
 //! What the cluster has of a pool at one moment, and what can be read from it. Pure.
 
+use std::net::{IpAddr, SocketAddr};
+
+use commpool_model::directory::Outcome;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodTemplateSpec, Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
 
+use crate::build::pod::MANAGEMENT;
 use crate::crd::v1alpha1::ServiceType;
 use crate::crd::{PoolAddress, Transport};
 use crate::names::{COMPONENT, Component};
+use crate::pod_state::is_ready;
 use crate::validate::ValidatedPool;
 
 /// Live objects of a pool, read in one go.
@@ -38,6 +43,10 @@ pub struct Observed {
     pub logins: Option<Secret>,
     /// The Secret with the authority of an external database.
     pub database_authority: Option<Secret>,
+    /// The Secret with the account to read the directory by.
+    pub bind: Option<Secret>,
+    /// The Secret with the authorities of the directory's certificates.
+    pub directory_authority: Option<Secret>,
     /// The server's configuration.
     pub config: Option<Secret>,
     /// The volume claim.
@@ -52,6 +61,10 @@ pub struct Observed {
     pub front_end: Option<Workload>,
     /// What protects them from being taken away at once.
     pub disruption_budget: Option<PodDisruptionBudget>,
+    /// What brings users from a directory, in Enterprise Edition.
+    pub replicator: Option<CronJob>,
+    /// What the server of Standard Edition says of its last run over the directory, or why it does not say it.
+    pub report: Option<Result<Box<Outcome>, String>>,
     /// All pods of the pool.
     pub pods: Vec<Pod>,
     /// The storage class of the claim; read only when a decision hangs on it.
@@ -66,6 +79,24 @@ impl Observed {
             labels.and_then(|labels| labels.get(COMPONENT)).is_some_and(|label| label == component.as_str())
         };
         self.pods.iter().filter(of)
+    }
+}
+
+impl Observed {
+    /// The front end of Standard Edition that can be asked what its last run over the directory came to: its pod's name,
+    /// and address and port of its management.
+    pub fn asked(&self, pool: &ValidatedPool) -> Option<(String, SocketAddr)> {
+        if pool.is_enterprise() || pool.spec.directory_sync.is_none() {
+            return None;
+        }
+        self.pods_of(Component::FrontEnd).filter(|pod| is_ready(pod)).find_map(|pod| {
+            let address: IpAddr = pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()?;
+            let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+            let mut ports = containers.flat_map(|container| container.ports.iter().flatten());
+            let port = ports.find(|port| port.name.as_deref() == Some(MANAGEMENT))?;
+            let port = u16::try_from(port.container_port).ok()?;
+            Some((pod.metadata.name.clone()?, SocketAddr::new(address, port)))
+        })
     }
 }
 

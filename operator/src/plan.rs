@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Secret, Service};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::jiff::Timestamp;
-use kube::Resource;
 use kube::core::ApiResource;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -15,16 +13,17 @@ use crate::back_end_state;
 use crate::build::migration::standing;
 use crate::build::tls::CertificateState;
 use crate::build::{Blocker, Desired, build};
-use crate::crd::{CommunicationsPool, Reason};
+use crate::crd::Reason;
 use crate::diff::{difference, lacks};
 use crate::error::Error;
 use crate::front_end_state::Finding;
-use crate::names::{KEPT_FOR, MANAGER, pool_of};
+use crate::names::MANAGER;
 use crate::observed::{Observed, Reach, Workload, created};
+use crate::owners::{is_owned, strangers};
 use crate::pki::Entropy;
 use crate::record::{gathered, written};
 use crate::rivals::edits;
-use crate::validate::{TlsSource, ValidatedPool};
+use crate::validate::ValidatedPool;
 
 /// How long the first start waits for the Service's address, so that the server knows it from the beginning.
 const ADDRESS_PATIENCE_SECONDS: i64 = 5;
@@ -48,6 +47,8 @@ pub enum Kind {
     Deployment,
     /// `policy/v1` PodDisruptionBudget.
     PodDisruptionBudget,
+    /// `batch/v1` CronJob.
+    CronJob,
 }
 
 impl Kind {
@@ -62,6 +63,7 @@ impl Kind {
             Self::Job => "Job",
             Self::Deployment => "Deployment",
             Self::PodDisruptionBudget => "PodDisruptionBudget",
+            Self::CronJob => "CronJob",
         }
     }
 
@@ -77,6 +79,7 @@ impl Kind {
             Self::Job => ApiResource::erase::<batch::Job>(&()),
             Self::Deployment => ApiResource::erase::<apps::Deployment>(&()),
             Self::PodDisruptionBudget => ApiResource::erase::<policy::PodDisruptionBudget>(&()),
+            Self::CronJob => ApiResource::erase::<batch::CronJob>(&()),
         }
     }
 
@@ -103,6 +106,8 @@ pub enum Why {
     Changed(String),
     /// The object is as it should be, but some of it is recorded as ours in a way that no apply could take back.
     Record,
+    /// Nobody wants it any more.
+    Unwanted,
 }
 
 /// How an object is written.
@@ -114,6 +119,13 @@ pub enum Write {
     Apply(Value),
     /// JSON patch (RFC 6902) of the object as it was seen; a conflict if it is another by now.
     Patch(Value),
+    /// Deleted with all that it owns, if it is still the object that was seen.
+    Delete {
+        /// Its identity.
+        uid: Option<String>,
+        /// Its version.
+        version: Option<String>,
+    },
 }
 
 /// One write.
@@ -191,6 +203,7 @@ pub fn decide(
     let migration = desired.migration.take();
     let front_end = desired.front_end.take();
     let budget = desired.disruption_budget.take();
+    let replicator = desired.replicator.take();
 
     decision.ops = ground(desired, observed)?;
     let mut turn = !blocked && decision.wake.is_none();
@@ -205,6 +218,8 @@ pub fn decide(
     decision.held = held;
     decision.ops.extend(op);
     decision.ops.extend(op_of(Kind::PodDisruptionBudget, budget, observed.disruption_budget.as_ref(), false)?);
+    let ready = decision.back_end.as_ref().is_some_and(BackEnd::is_done);
+    decision.ops.extend(self::replicator(pool, replicator, observed.replicator.as_ref(), ready)?);
     Ok(decision)
 }
 
@@ -281,6 +296,35 @@ fn front_ends(desired: Option<Workload>, observed: &Observed, turn: bool) -> Res
     Ok((op, held))
 }
 
+/// The write to the replicator. Until its schema is there, it is not made, and its pods stay as they are. One that is
+/// not wanted any more is deleted: it is the only thing of a pool that would go on doing something.
+fn replicator(
+    pool: &ValidatedPool,
+    desired: Option<CronJob>,
+    live: Option<&CronJob>,
+    ready: bool,
+) -> Result<Option<Op>, Error> {
+    let Some(desired) = desired else { return Ok(live.and_then(|live| removal(pool, live))) };
+    let mut object = serde_json::to_value(desired)?;
+    let live = live.map(serde_json::to_value).transpose()?;
+    if !ready {
+        let Some(live) = &live else { return Ok(None) };
+        object["spec"]["jobTemplate"] = written(live, MANAGER)["spec"]["jobTemplate"].clone();
+    }
+    Ok(op(Kind::CronJob, object, live.as_ref(), false))
+}
+
+fn removal(pool: &ValidatedPool, live: &CronJob) -> Option<Op> {
+    let metadata = &live.metadata;
+    let ours = is_owned(pool, metadata) && metadata.deletion_timestamp.is_none();
+    ours.then(|| Op {
+        kind: Kind::CronJob,
+        name: metadata.name.clone().unwrap_or_default(),
+        write: Write::Delete { uid: metadata.uid.clone(), version: metadata.resource_version.clone() },
+        why: Why::Unwanted,
+    })
+}
+
 /// How long the first start still waits for an address.
 fn patience(observed: &Observed, reach: &Reach, now: Timestamp) -> Option<Duration> {
     if observed.front_end.is_some() || reach.complete {
@@ -314,6 +358,7 @@ fn ground(desired: Desired, observed: &Observed) -> Result<Vec<Op>, Error> {
         migration: _,
         front_end: _,
         disruption_budget: _,
+        replicator: _,
     } = desired;
     let mut ops = Vec::new();
     let mut put = |op: Option<Op>| ops.extend(op);
@@ -371,73 +416,6 @@ fn patch(live: &Value, edits: Vec<Value>) -> Write {
     let version = json!({"op": "replace", "path": "/metadata/resourceVersion",
         "value": live.pointer("/metadata/resourceVersion")});
     Write::Patch(std::iter::once(version).chain(edits).collect())
-}
-
-/// Objects of our names that are not ours to write: a pool with such an object is left alone.
-fn strangers(pool: &ValidatedPool, observed: &Observed, migration: Option<&Job>) -> Vec<Blocker> {
-    let self_managed = pool.tls == TlsSource::SelfManaged;
-    let secret = |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.metadata.clone());
-    let service = |service: &Option<Service>| service.as_ref().map(|service| service.metadata.clone());
-    let job = migration.and_then(|wanted| {
-        observed.migrations.iter().map(|job| &job.metadata).find(|live| live.name == wanted.metadata.name)
-    });
-    let owned = [
-        (Kind::Service, service(&observed.service)),
-        (Kind::Service, service(&observed.peers)),
-        (Kind::Service, service(&observed.database_service)),
-        (Kind::ServiceAccount, observed.service_account.as_ref().map(|object| object.metadata.clone())),
-        (Kind::Secret, secret(&observed.keys)),
-        (Kind::Secret, secret(&observed.certificate).filter(|_| self_managed)),
-        (Kind::Secret, secret(&observed.peer_certificate)),
-        (Kind::Secret, secret(&observed.config)),
-        (Kind::StatefulSet, observed.database.as_ref().map(|object| object.metadata.clone())),
-        (Kind::Job, job.cloned()),
-        (
-            observed.front_end.as_ref().map_or(Kind::StatefulSet, Kind::of),
-            observed.front_end.as_ref().map(|object| object.metadata().clone()),
-        ),
-        (Kind::PodDisruptionBudget, observed.disruption_budget.as_ref().map(|object| object.metadata.clone())),
-    ];
-    let kept = [
-        (Kind::Secret, secret(&observed.authority).filter(|_| self_managed || pool.is_enterprise())),
-        (Kind::Secret, secret(&observed.credentials)),
-        (Kind::PersistentVolumeClaim, observed.claim.as_ref().map(|object| object.metadata.clone())),
-    ];
-    let owned = owned.into_iter().filter_map(|(kind, metadata)| stranger(pool, kind, &metadata?, false));
-    let kept = kept.into_iter().filter_map(|(kind, metadata)| stranger(pool, kind, &metadata?, true));
-    owned.chain(kept).collect()
-}
-
-fn is_owned(pool: &ValidatedPool, metadata: &ObjectMeta) -> bool {
-    metadata.owner_references.iter().flatten().any(|owner| owner.controller == Some(true) && owner.uid == pool.uid)
-}
-
-fn stranger(pool: &ValidatedPool, kind: Kind, metadata: &ObjectMeta, kept: bool) -> Option<Blocker> {
-    let (kind, name) = (kind.as_str(), metadata.name.as_deref().unwrap_or_default());
-    let deleting =
-        |why: &str| Some(Blocker::new(Reason::Deleting, format!("{kind} {name} {why} and is still being deleted")));
-    let taken = |why: String| Some(Blocker::new(Reason::NameTaken, format!("{kind} {name} {why}")));
-    if metadata.deletion_timestamp.is_some() {
-        return deleting("was deleted");
-    }
-    let owner = metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
-    let labels = metadata.labels.clone().unwrap_or_default();
-    match owner {
-        Some(owner) if owner.uid == pool.uid => None,
-        Some(owner) if owner.kind == CommunicationsPool::kind(&()) && owner.name == pool.names.pool() => {
-            deleting("belongs to an earlier pool of this name")
-        }
-        Some(owner) => {
-            taken(format!("belongs to {} {}; delete it, or name the pool otherwise", owner.kind, owner.name))
-        }
-        None if kept && labels.get(KEPT_FOR).map(String::as_str) == Some(pool.names.pool()) => None,
-        None if kept => taken(format!(
-            "exists and was not kept for this pool; label it {KEPT_FOR}={} to give it to the pool, or delete it",
-            pool.names.pool()
-        )),
-        None if pool_of(&labels) == Some(pool.names.pool()) => None,
-        None => taken("exists and was not made by this operator; delete it, or name the pool otherwise".into()),
-    }
 }
 
 #[cfg(test)]

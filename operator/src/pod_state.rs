@@ -1,6 +1,8 @@
 //! What keeps pods from doing their work, in words that do not change from try to try. Pure.
 
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{
+    ContainerState, ContainerStateTerminated, ContainerStatus, PersistentVolumeClaim, Pod,
+};
 
 use crate::build::storage::is_bound;
 use crate::crd::Reason;
@@ -74,6 +76,11 @@ pub fn is_ready(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_none() && condition(pod, "Ready").is_some_and(|(status, _)| status == "True")
 }
 
+/// How a container ended that is not started again.
+pub fn end<'a>(pod: &'a Pod, container: &str) -> Option<&'a ContainerStateTerminated> {
+    status(pod, container)?.state.as_ref()?.terminated.as_ref()
+}
+
 /// How the last run of a container ended, if it ended in failure.
 pub fn last_words(pod: &Pod, container: &str) -> Option<String> {
     let status = status(pod, container)?;
@@ -131,7 +138,7 @@ fn ended(status: &ContainerStatus) -> Option<String> {
     status.state.as_ref()?.terminated.as_ref().map(|_| last_end(status))
 }
 
-fn terminated(status: &ContainerStatus) -> Option<k8s_openapi::api::core::v1::ContainerStateTerminated> {
+fn terminated(status: &ContainerStatus) -> Option<ContainerStateTerminated> {
     let of = |state: &Option<ContainerState>| state.as_ref()?.terminated.clone();
     of(&status.state).or_else(|| of(&status.last_state))
 }

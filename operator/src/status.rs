@@ -5,6 +5,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::build::Blocker;
 use crate::crd::{ConditionType, PoolStatus, Reason};
+use crate::directory_state::directory;
 use crate::front_end_state::{Finding, figures, front_end, serves, vip};
 use crate::observed::Observed;
 use crate::plan::{Decision, Op, Why};
@@ -74,6 +75,8 @@ pub fn of_pool(
     problems.extend((front_end.0 != Reason::Available).then(|| front_end.clone()));
     problems.extend((vip.0 != Reason::Reachable).then(|| vip.clone()));
     problems.extend(unseen(outcome, old, generation));
+    // no part of the verdict: who is in the pool is served, whatever becomes of the directory
+    let directory = directory(pool, observed, old.directory_sync.as_ref());
     let ready_message = format!("{}; {}", vip.1, front_end.1);
     let mut conditions = Conditions { old: &old.conditions, generation, now, new: Vec::new() };
     conditions.verdict(problems, ready_message);
@@ -86,6 +89,10 @@ pub fn of_pool(
     }
     conditions.set(ConditionType::CertificatesValid, decision.certificate.is_good(), certificate);
     conditions.set(ConditionType::VipServing, vip.0 == Reason::Reachable, vip);
+    if let Some(directory) = &directory {
+        let finding = directory.finding.clone();
+        conditions.set(ConditionType::DirectorySynced, finding.0 == Reason::Synced, finding);
+    }
     if pool.spec.operations.paused {
         let message = "operations.paused is set: only the status is written";
         conditions.set(ConditionType::Paused, true, (Reason::Paused, message.into()));
@@ -96,6 +103,7 @@ pub fn of_pool(
         conditions: conditions.new,
         front_end: Some(figures(pool, observed)),
         addresses: decision.reach.addresses.clone(),
+        directory_sync: directory.map(|directory| directory.status),
     }
 }
 
@@ -109,6 +117,7 @@ pub fn of_refusal(refusal: &Blocker, old: &PoolStatus, generation: Option<i64>, 
         ConditionType::SchemaCurrent,
         ConditionType::CertificatesValid,
         ConditionType::VipServing,
+        ConditionType::DirectorySynced,
     ];
     let kept = |condition: &&Condition| parts.iter().any(|part| part.as_str() == condition.type_);
     conditions.new.extend(old.conditions.iter().filter(kept).cloned());
@@ -150,7 +159,7 @@ fn finding(blocker: &Blocker) -> Finding {
 
 /// Writes whose effect this pass cannot have seen: a new workload, or all that belongs to a new spec.
 fn unseen(outcome: &Outcome, old: &PoolStatus, generation: Option<i64>) -> Option<Finding> {
-    let wrote = outcome.wrote.iter().filter(|op| op.why != Why::Record);
+    let wrote = outcome.wrote.iter().filter(|op| !matches!(op.why, Why::Record | Why::Unwanted));
     let names: Vec<String> = wrote
         .filter(|op| op.kind.runs() || old.observed_generation != generation)
         .map(|op| format!("{} {}", op.kind.as_str(), op.name))

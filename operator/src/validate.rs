@@ -1,9 +1,12 @@
 //! From the resource as the API server has it to a pool whose parts fit together. Pure.
 
+use commpool_model::config::{self, ConfigError};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
 
+use crate::build::directory::section;
 use crate::crd::database::{DatabaseSpec, EmbeddedSpec, ExternalSpec};
+use crate::crd::directory::DirectorySyncSpec;
 use crate::crd::front_end::DrainSpec;
 use crate::crd::quantity::{Amounts, Quantity};
 use crate::crd::v1alpha1::{CommunicationsPool, Edition, PoolSpec, ServiceType, TrafficPolicy};
@@ -37,6 +40,8 @@ pub struct ValidatedPool {
     pub version: String,
     /// Reference of the server's image.
     pub image: String,
+    /// Reference of the replicator's image.
+    pub replicator_image: String,
     /// Where its certificate comes from.
     pub tls: TlsSource,
     /// Its Back-End Database; none in Standard Edition.
@@ -157,7 +162,9 @@ impl ValidatedPool {
         };
         let database = self.external().into_iter();
         let database = database.flat_map(|it| [Some(it.credentials_secret.clone()), it.tls.ca_secret.clone()]);
-        certificate.into_iter().chain(database.flatten()).collect()
+        let directory = self.spec.directory_sync.iter();
+        let directory = directory.flat_map(|it| [it.ldap.bind_secret.clone(), it.ldap.ca_secret.clone()]);
+        certificate.into_iter().chain(database.flatten()).chain(directory).collect()
     }
 
     /// Transports that are switched on, with the ports of the pool's address.
@@ -183,6 +190,7 @@ pub fn validate(pool: &CommunicationsPool, environment: &Environment) -> Result<
     let status = pool.status.clone().unwrap_or_default();
     let spec = normalised(&pool.spec);
     amounts(&spec)?;
+    spec.directory_sync.as_ref().map_or(Ok(()), directory)?;
     let version = spec.version.clone().or(status.version).unwrap_or_else(|| environment.version.clone());
     let registry = spec.image.registry.as_deref().unwrap_or("localhost");
     let image = |part: &str| format!("{registry}/commpool-{part}:{version}");
@@ -206,6 +214,7 @@ pub fn validate(pool: &CommunicationsPool, environment: &Environment) -> Result<
         namespace: pool.namespace().unwrap_or_default(),
         uid: pool.uid().unwrap_or_default(),
         image: image("server"),
+        replicator_image: image("replicator"),
         database,
         version,
         tls,
@@ -234,10 +243,28 @@ fn normalised(spec: &PoolSpec) -> PoolSpec {
         &mut spec.service.hostname,
         &mut spec.tls.secret_name,
     ];
-    for text in of_database.into_iter().flatten().chain(texts) {
+    let zone = spec.directory_sync.as_mut().map(|sync| &mut sync.time_zone);
+    for text in of_database.into_iter().flatten().chain(zone).chain(texts) {
         text.take_if(|text| text.is_empty());
     }
     spec
+}
+
+/// What the server itself would refuse of it, under the name that the field has here.
+fn directory(spec: &DirectorySyncSpec) -> Result<(), Invalid> {
+    section(spec, true).check(config::Edition::Standard).map_err(|error| {
+        let (field, problem) = match error {
+            ConfigError::Form { field, problem } => (field, problem),
+            ConfigError::Value { field, problem, mend } => (field, format!("{problem}; {mend}")),
+        };
+        let inner = field.strip_prefix("directory.").unwrap_or(&field);
+        let inner = match inner {
+            "schedule.cron" => "schedule",
+            "schedule.timeZone" => "timeZone",
+            other => other,
+        };
+        Invalid { field: format!("spec.directorySync.{inner}"), problem }
+    })
 }
 
 fn amounts(spec: &PoolSpec) -> Result<(), Invalid> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, ListParams, PartialObjectMeta};
@@ -105,6 +105,7 @@ fn controller(client: &Client, scope: &Scope, context: &Arc<Context>) -> Control
     let controller = watch::<StatefulSet>(controller, client, scope);
     let controller = watch::<Deployment>(controller, client, scope);
     let controller = watch::<Job>(controller, client, scope);
+    let controller = watch::<CronJob>(controller, client, scope);
     let controller = watch::<PodDisruptionBudget>(controller, client, scope);
     let controller = watch::<Pod>(controller, client, scope);
     let context = context.clone();

@@ -1,5 +1,6 @@
 //! What the server is told: its configuration file, and the hash of the part that it does not reload.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -13,7 +14,7 @@ use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{database, keys::POOL_KEY, metadata};
+use super::{database, directory, keys::POOL_KEY, metadata};
 use crate::crd::database::{ExternalSpec, ExternalTlsMode};
 use crate::crd::{Transport, v1alpha1};
 use crate::error::Error;
@@ -25,6 +26,8 @@ use crate::validate::{Database, Invalid, TlsSource, ValidatedPool};
 pub const FOLDER: &str = "/etc/commpool";
 /// Key of the Secret, and name of the file in [`FOLDER`].
 pub const CONFIG_KEY: &str = "config.yaml";
+/// Key of the Secret with the replicator's configuration, and name of its file in [`FOLDER`].
+pub const REPLICATOR_KEY: &str = "replicator.yaml";
 /// Where the volume is.
 pub const DATA_FOLDER: &str = "/data";
 /// Port of health, readiness and metrics.
@@ -60,15 +63,34 @@ pub fn server_config(pool: &ValidatedPool, reach: &Reach) -> Result<PoolConfig, 
         key_file: folder.join("keys").join(POOL_KEY),
         store: store(pool),
         peers: pool.is_enterprise().then(|| peers(pool)),
+        directory: pool
+            .spec
+            .directory_sync
+            .as_ref()
+            .filter(|_| !pool.is_enterprise())
+            .map(|it| directory::section(it, true)),
         drain: drain(pool),
         authentication: authentication(&pool.spec.authentication),
         policy: policy(&pool.spec.policy),
         management: Some(any(MANAGEMENT_PORT)),
         log: LogConfig { format: LogFormat::Json, level: String::new() },
     };
-    config
-        .checked()
-        .map_err(|error| Invalid { field: "spec".into(), problem: format!("the server refuses it: {error}") })
+    checked(config, "server")
+}
+
+/// The configuration of the replicator that runs beside the servers, if there is one: theirs, and the directory.
+///
+/// # Errors
+/// If the replicator would refuse it: the field and what mends it.
+pub fn replicator_config(pool: &ValidatedPool, server: &PoolConfig) -> Result<Option<PoolConfig>, Invalid> {
+    let Some(spec) = pool.spec.directory_sync.as_ref().filter(|_| pool.is_enterprise()) else { return Ok(None) };
+    let directory = Some(directory::section(spec, false));
+    let config = PoolConfig { outward: Outward::default(), directory, ..server.clone() };
+    checked(config, "replicator").map(Some)
+}
+
+fn checked(config: PoolConfig, by: &str) -> Result<PoolConfig, Invalid> {
+    config.checked().map_err(|error| Invalid { field: "spec".into(), problem: format!("the {by} refuses it: {error}") })
 }
 
 fn any(port: u16) -> SocketAddr {
@@ -166,25 +188,30 @@ fn policy(spec: &v1alpha1::PolicySpec) -> Policy {
     }
 }
 
-/// The Secret with the configuration file.
+/// The Secret with the configuration files.
 ///
 /// # Errors
 /// If it cannot be written as YAML.
-pub fn secret(pool: &ValidatedPool, config: &PoolConfig) -> Result<Secret, Error> {
+pub fn secret(pool: &ValidatedPool, server: &PoolConfig, replicator: Option<&PoolConfig>) -> Result<Secret, Error> {
+    let mut files = BTreeMap::from([(CONFIG_KEY.to_owned(), ByteString(yaml(server)?.into_bytes()))]);
+    if let Some(config) = replicator {
+        files.insert(REPLICATOR_KEY.to_owned(), ByteString(yaml(config)?.into_bytes()));
+    }
     Ok(Secret {
         metadata: metadata::owned(pool, pool.names.config(), Component::FrontEnd),
-        data: Some([(CONFIG_KEY.to_owned(), ByteString(yaml(config)?.into_bytes()))].into()),
+        data: Some(files),
         type_: Some("Opaque".into()),
         ..Secret::default()
     })
 }
 
-/// Hash of all that a running server does not take up by itself: the configuration without `outward`, and the key.
+/// Hash of all that a running server does not take up by itself: the configuration without `outward` and `directory`, and
+/// the key.
 ///
 /// # Errors
 /// If the configuration cannot be written as YAML.
 pub fn restart_hash(config: &PoolConfig, keys: &Secret) -> Result<String, Error> {
-    let fixed = PoolConfig { outward: Outward::default(), ..config.clone() };
+    let fixed = PoolConfig { outward: Outward::default(), directory: None, ..config.clone() };
     let mut hash = Sha256::new();
     hash.update(yaml(&fixed)?);
     hash.update([0]);

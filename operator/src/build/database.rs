@@ -40,6 +40,8 @@ pub(super) enum Login {
     Server,
     /// That of the migrations: the owner's, or in a database of the pool's own the superuser's.
     Migration,
+    /// The replicator's.
+    Replicator,
 }
 
 /// Name and password for the database as files, and the authority of its certificate if it shows one.
@@ -52,11 +54,16 @@ pub(super) fn login_files(pool: &ValidatedPool, login: Login) -> Vec<VolumeProje
     match (&pool.database, login) {
         (None, _) => Vec::new(),
         (Some(Database::Embedded { .. }), Login::Server) => vec![files(&pool.names.credentials(), "server")],
+        (Some(Database::Embedded { .. }), Login::Replicator) => vec![files(&pool.names.credentials(), "replicator")],
         (Some(Database::Embedded { .. }), Login::Migration) => {
             vec![files(&pool.names.credentials(), credentials::SUPERUSER)]
         }
         (Some(Database::External(external)), login) => {
-            let who = if login == Login::Server { "server" } else { "owner" };
+            let who = match login {
+                Login::Server => "server",
+                Login::Migration => "owner",
+                Login::Replicator => "replicator",
+            };
             let mut sources = vec![files(&external.credentials_secret, who)];
             if let (ExternalTlsMode::VerifyFull, Some(secret)) = (external.tls.mode, &external.tls.ca_secret) {
                 sources.push(from_secret(secret.clone(), &[(tls::TRUST, "database/ca.crt")]));

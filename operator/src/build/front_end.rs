@@ -14,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::config::{CONFIG_KEY, DATA_FOLDER, FOLDER, MANAGEMENT_PORT, PEERS_PORT, container_port};
 use super::keys::POOL_KEY;
 use super::pod::{self, Rhythm, USER, asks, from_secret, mount, port};
-use super::{database, metadata, tls};
+use super::{database, directory, metadata, tls};
 use crate::crd::front_end::Spread;
 use crate::names::{COMPONENT, CONFIG_HASH, Component, PRODUCT, VIP, VIP_IN};
 use crate::observed::Workload;
@@ -113,13 +113,15 @@ fn pod_metadata(pool: &ValidatedPool, hash: &str) -> ObjectMeta {
 fn alone(pool: &ValidatedPool, certificate: Option<String>) -> PodSpec {
     let mut container = container(pool);
     container.volume_mounts.get_or_insert_default().push(mount("data", DATA_FOLDER, None));
+    let mut files = sources(pool, certificate);
+    files.extend(pool.spec.directory_sync.iter().flat_map(|spec| directory::files(&spec.ldap)));
     PodSpec {
         affinity: match pool.spec.front_end.placement.spread {
             Spread::Preferred => Some(apart()),
             Spread::None => None,
         },
         containers: vec![container],
-        volumes: Some(vec![pod::files(sources(pool, certificate)), pod::data(pool.names.data())]),
+        volumes: Some(vec![pod::files(files), pod::data(pool.names.data())]),
         ..pod::placed(pool, pod::base(pool, USER, GRACE_SECONDS))
     }
 }
@@ -160,7 +162,7 @@ fn container(pool: &ValidatedPool) -> Container {
         .listeners()
         .map(|(transport, _)| port(transport.as_str(), container_port(transport), transport.protocol()))
         .collect();
-    ports.push(port("management", MANAGEMENT_PORT, "TCP"));
+    ports.push(port(pod::MANAGEMENT, MANAGEMENT_PORT, "TCP"));
     Container {
         name: CONTAINER.into(),
         image: Some(pool.image.clone()),

@@ -3,25 +3,29 @@
 pub mod config;
 pub mod credentials;
 pub mod database;
+pub mod directory;
 pub mod front_end;
+mod given;
 pub mod keys;
 pub mod metadata;
 pub mod migration;
 pub mod pod;
+pub mod replicator;
 pub mod service;
 pub mod storage;
 pub mod tls;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
+use self::given::Given;
 use crate::crd::Reason;
 use crate::crd::database::ExternalSpec;
 use crate::error::Error;
 use crate::names::Component;
-use crate::observed::{Observed, Reach, Workload, data};
+use crate::observed::{Observed, Reach, Workload};
 use crate::pki::{Entropy, Seconds};
 use crate::validate::{Database, Invalid, TlsSource, ValidatedPool};
 
@@ -85,6 +89,8 @@ pub struct Desired {
     pub front_end: Option<Workload>,
     /// What protects them from being taken away at once.
     pub disruption_budget: Option<PodDisruptionBudget>,
+    /// What brings users from a directory.
+    pub replicator: Option<CronJob>,
 }
 
 /// What was built, and what could not be.
@@ -127,10 +133,12 @@ pub fn build(
         ..Desired::default()
     };
     blockers.extend(back_end(pool, observed, entropy, &mut desired)?);
-    match config::server_config(pool, reach) {
-        Ok(server) => {
+    let configs =
+        config::server_config(pool, reach).and_then(|server| Ok((config::replicator_config(pool, &server)?, server)));
+    match configs {
+        Ok((replicator, server)) => {
             let hash = config::restart_hash(&server, &keys)?;
-            desired.config = Some(config::secret(pool, &server)?);
+            desired.config = Some(config::secret(pool, &server, replicator.as_ref())?);
             desired.front_end = Some(front_end::workload(pool, &hash, certificate_secret(pool)));
         }
         Err(invalid) => blockers.push(invalid.into()),
@@ -162,26 +170,30 @@ fn back_end(
         }
         Database::External(external) => (None, missing(external, observed)),
     };
+    desired.replicator = pool.spec.directory_sync.as_ref().map(|spec| {
+        let halted = spec.suspend || directory::missing(pool, observed).is_some();
+        replicator::cron_job(pool, spec, halted)
+    });
     desired.migration = Some(migration::job(pool, migration::name(pool, logins.as_deref())));
     Ok(blocker)
 }
 
 /// What is missing of that which somebody else keeps: without it no pod would start.
 fn missing(external: &ExternalSpec, observed: &Observed) -> Option<Blocker> {
-    let logins = ["owner-username", "owner-password", "server-username", "server-password"];
-    let logins = ("credentialsSecret", Some(&external.credentials_secret), &observed.logins, &logins[..]);
-    let authority = ("tls.caSecret", external.tls.ca_secret.as_ref(), &observed.database_authority, &[tls::TRUST][..]);
-    [logins, authority].into_iter().find_map(|(field, name, secret, keys)| {
-        let field = format!("spec.database.external.{field}");
-        let message = match secret {
-            None => format!("{field}: there is no Secret {}; make it with keys {}", name?, keys.join(", ")),
-            Some(secret) => {
-                let empty = |key: &&&str| data(secret, key).is_none_or(<[u8]>::is_empty);
-                format!("{field}: Secret {} has no key {}", name?, keys.iter().find(empty)?)
-            }
-        };
-        Some(Blocker::new(Reason::CredentialsMissing, message))
-    })
+    let logins = Given {
+        field: "spec.database.external.credentialsSecret",
+        name: &external.credentials_secret,
+        secret: observed.logins.as_ref(),
+        keys: &["owner-username", "owner-password", "server-username", "server-password"],
+    };
+    let authority = external.tls.ca_secret.as_ref().map(|name| Given {
+        field: "spec.database.external.tls.caSecret",
+        name,
+        secret: observed.database_authority.as_ref(),
+        keys: &[tls::TRUST],
+    });
+    let message = logins.lack().or_else(|| authority?.lack());
+    message.map(|message| Blocker::new(Reason::CredentialsMissing, message))
 }
 
 /// Octets as text, no more than `most` of them.

@@ -16,6 +16,8 @@ use crate::validate::ValidatedPool;
 
 /// User and group of our static programs.
 pub const USER: i64 = 65_532;
+/// Name of the port of health, readiness and metrics.
+pub const MANAGEMENT: &str = "management";
 /// Owner and group may read; the group is the pod's `fsGroup`.
 const FILE_MODE: i32 = 0o440;
 
@@ -86,7 +88,7 @@ pub(super) struct Rhythm {
 pub(super) fn asks(path: &str, rhythm: Rhythm) -> Probe {
     let http_get = HTTPGetAction {
         path: Some(path.into()),
-        port: IntOrString::String("management".into()),
+        port: IntOrString::String(MANAGEMENT.into()),
         ..HTTPGetAction::default()
     };
     Probe { http_get: Some(http_get), ..probe(rhythm) }
@@ -137,6 +139,14 @@ pub(super) fn from_secret(secret: String, files: &[(&str, &str)]) -> VolumeProje
     }
 }
 
+/// The same, whether or not Secret and keys are there.
+pub(super) fn perhaps(mut projection: VolumeProjection) -> VolumeProjection {
+    if let Some(secret) = &mut projection.secret {
+        secret.optional = Some(true);
+    }
+    projection
+}
+
 /// The volume of a claim, under the name `data`.
 pub(super) fn data(claim: String) -> Volume {
     Volume {
@@ -149,6 +159,12 @@ pub(super) fn data(claim: String) -> Volume {
 /// A folder that is empty at the pod's start and goes with it.
 pub(super) fn scratch(name: &str) -> Volume {
     Volume { name: name.into(), empty_dir: Some(EmptyDirVolumeSource::default()), ..Volume::default() }
+}
+
+/// The same with a bound; a pod that puts more into it is ended.
+pub(super) fn bounded(name: &str, most: &str) -> Volume {
+    let source = EmptyDirVolumeSource { size_limit: Some(Quantity(most.into())), ..EmptyDirVolumeSource::default() };
+    Volume { name: name.into(), empty_dir: Some(source), ..Volume::default() }
 }
 
 fn toleration(spec: &TolerationSpec) -> Toleration {

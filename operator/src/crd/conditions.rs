@@ -21,13 +21,15 @@ pub enum ConditionType {
     CertificatesValid,
     /// The pool's address is known and leads to a front end.
     VipServing,
+    /// The pool has the users of the directory; there only with `directorySync`.
+    DirectorySynced,
     /// `operations.paused` is set; there only while true.
     Paused,
 }
 
 impl ConditionType {
     /// All types, in the order of the status.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Ready,
         Self::Reconciling,
         Self::Stalled,
@@ -36,6 +38,7 @@ impl ConditionType {
         Self::SchemaCurrent,
         Self::CertificatesValid,
         Self::VipServing,
+        Self::DirectorySynced,
         Self::Paused,
     ];
 
@@ -50,6 +53,7 @@ impl ConditionType {
             Self::SchemaCurrent => "SchemaCurrent",
             Self::CertificatesValid => "CertificatesValid",
             Self::VipServing => "VipServing",
+            Self::DirectorySynced => "DirectorySynced",
             Self::Paused => "Paused",
         }
     }
@@ -67,6 +71,9 @@ impl ConditionType {
             Self::SchemaCurrent => "The database has the schema of the declared version. Enterprise Edition only.",
             Self::CertificatesValid => "Clients are shown a certificate that is valid now.",
             Self::VipServing => "The pool's address is known and leads to a front end.",
+            Self::DirectorySynced => {
+                "The last run gave the pool the users of the directory. There only with `directorySync`; `Ready` does not depend on it."
+            }
             Self::Paused => "`operations.paused` is set: only the status is written. There only while true.",
         }
     }
@@ -132,11 +139,11 @@ reasons! {
     Held, [FrontEndAvailable], "Front ends stay as they are until what they wait for is done.", "DatabaseAvailable, SchemaCurrent and Stalled say what they wait for.";
     NotCreated, [FrontEndAvailable, DatabaseAvailable], "There is none yet.", "The Stalled condition says what it waits for, if it is not for the operator alone.";
     RollingOut, [FrontEndAvailable, DatabaseAvailable], "Pods are being replaced.", "";
-    ImageMissing, [FrontEndAvailable, DatabaseAvailable, SchemaCurrent], "The node cannot get the image.", "Load the image that the message names into the nodes, or set spec.image.";
-    Unschedulable, [FrontEndAvailable, DatabaseAvailable, SchemaCurrent], "No node takes the pod.", "The message is the scheduler's own.";
+    ImageMissing, [FrontEndAvailable, DatabaseAvailable, SchemaCurrent, DirectorySynced], "The node cannot get the image.", "Load the image that the message names into the nodes, or set spec.image.";
+    Unschedulable, [FrontEndAvailable, DatabaseAvailable, SchemaCurrent, DirectorySynced], "No node takes the pod.", "The message is the scheduler's own.";
     VolumePending, [FrontEndAvailable, DatabaseAvailable], "The volume claim is not bound.", "Provide a volume, or a default storage class.";
     Crashing, [FrontEndAvailable, DatabaseAvailable], "The program ends soon after its start.", "Read the pod's log.";
-    NotReady, [FrontEndAvailable, DatabaseAvailable, SchemaCurrent], "The pod starts, or does not answer its readiness probe.", "If it lasts, read the pod's log.";
+    NotReady, [FrontEndAvailable, DatabaseAvailable, SchemaCurrent, DirectorySynced], "The pod starts, or does not answer its readiness probe.", "If it lasts, read the pod's log.";
     NotReached, [DatabaseAvailable], "Nothing has reached the external database yet.", "SchemaCurrent says what keeps it.";
     CredentialsMissing, [DatabaseAvailable], "A Secret that is needed to reach the external database, or a key of it, is not there.", "Make the Secret, or the key, that the message names.";
     AwaitingDatabase, [SchemaCurrent], "The migration waits for the database.", "See DatabaseAvailable.";
@@ -147,7 +154,7 @@ reasons! {
     GivenSecret, [CertificatesValid], "The named Secret holds a certificate that is valid now.", "";
     NoTlsListener, [CertificatesValid], "No listener needs a certificate.", "";
     NotIssued, [CertificatesValid], "The certificate is not issued yet.", "";
-    SecretMissing, [CertificatesValid], "The named Secret, or a key of it, is not there. Front ends keep what they have.", "Make the Secret.";
+    SecretMissing, [CertificatesValid, DirectorySynced], "The named Secret, or a key of it, is not there. Front ends keep what they have; no run is started.", "Make the Secret, or the key.";
     SecretMalformed, [CertificatesValid], "The named Secret holds no usable certificate and key. Front ends keep what they have.", "Mend the key that the message names.";
     Expired, [CertificatesValid], "The certificate is not valid at this time.", "Renew it.";
     AuthorityMalformed, [CertificatesValid], "The Secret of the pool's authority was changed and is no longer one.", "Put the Secret right from a copy; or delete it, and give all clients the new ca.crt.";
@@ -155,6 +162,19 @@ reasons! {
     AddressPending, [VipServing], "The Service has no address yet.", "If it lasts, see whether the cluster has load balancers; otherwise set spec.service.type.";
     NoReadyFrontEnd, [VipServing], "No front end takes clients.", "See FrontEndAvailable.";
     OutOfVip, [VipServing], "No ready front end carries the label commpool.dev/vip=in.", "Put the label back on the pods, or delete the pods.";
+    Synced, [DirectorySynced], "The users are those of the directory, as of `status.directorySync.lastSuccess`.", "The message names entries that could not become users, if there are any.";
+    NotRunYet, [DirectorySynced], "There was no run yet.", "Wait for the schedule, or start a run by hand.";
+    Suspended, [DirectorySynced], "directorySync.suspend is set; users stay as they are.", "Set it to false.";
+    DeletionHeld, [DirectorySynced], "Too many users would lose the service without the directory saying so of each. Nothing was changed.", "Look at the plan. If it is meant, set directorySync.removal.releaseDigest to status.directorySync.planDigest; otherwise mend the directory, baseDN, filter or mapping.";
+    Busy, [DirectorySynced], "Another run was active; this one did nothing.", "";
+    DirectoryUnavailable, [DirectorySynced], "The directory cannot be reached, or does not prove who it is. Nothing was changed.", "The message names the server and the cause: address, network, certificate.";
+    DirectoryRefused, [DirectorySynced], "The directory refuses the account or the search. Nothing was changed.", "Mend the account in ldap.bindSecret, its rights, baseDN or filter.";
+    ReadIncomplete, [DirectorySynced], "The directory was not read to its end, or nobody was found where there were users. Nothing was changed.", "If it lasts, look at the directory, baseDN and filter.";
+    StoreUnavailable, [DirectorySynced], "The pool's store cannot be reached, or refused.", "See DatabaseAvailable and SchemaCurrent.";
+    ConfigurationInvalid, [DirectorySynced], "The configuration, or a file it names, cannot be used.", "Mend what the message names.";
+    InternalError, [DirectorySynced], "Something that should not happen.", "Read the log of the run, and report it.";
+    RunFailed, [DirectorySynced], "The last run ended without saying what it came to, such as for lack of memory. What it began was not done by halves.", "Read the pod's log; kubectl describe the pod.";
+    NotAnswering, [DirectorySynced], "The front end does not tell the operator what its last run came to.", "See that the operator reaches the management port of the pod that the message names.";
     Paused, [Paused], "operations.paused is set.", "Set it to false.";
 }
 

@@ -2,6 +2,7 @@
 
 pub mod conditions;
 pub mod database;
+pub mod directory;
 pub mod front_end;
 pub mod quantity;
 pub mod rules;
@@ -16,7 +17,7 @@ use serde_json::{Map, Value, json};
 use rules::{COLUMNS, Column, LISTS, ListKind, RULES};
 
 pub use conditions::{ConditionType, Reason};
-pub use status::{FrontEndStatus, PoolAddress, PoolStatus, Transport};
+pub use status::{DirectorySyncStatus, FrontEndStatus, PoolAddress, PoolStatus, Transport};
 pub use v1alpha1::{CommunicationsPool, PoolSpec};
 
 /// Most octets of the definition as YAML; client-side apply could carry 262,144.

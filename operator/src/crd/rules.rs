@@ -113,6 +113,14 @@ pub const RULES: &[SchemaRule] = &[
             "cannot change: the database's volume is there already",
         ),
     ),
+    blaming(
+        ".directorySync",
+        rule(
+            "spec",
+            "self.edition == 'Enterprise' || !has(self.directorySync) || !(has(self.directorySync.startingDeadlineSeconds) || has(self.directorySync.successfulJobsHistoryLimit) || has(self.directorySync.failedJobsHistoryLimit))",
+            "startingDeadlineSeconds, successfulJobsHistoryLimit and failedJobsHistoryLimit go with edition Enterprise only: in Standard Edition the server itself reads the directory",
+        ),
+    ),
     rule(
         "spec.version",
         "self.matches('^[0-9A-Za-z]([-._0-9A-Za-z]{0,61}[0-9A-Za-z])?$')",
@@ -260,6 +268,54 @@ pub const RULES: &[SchemaRule] = &[
         "must be the name of a Secret with key ca.crt",
     ),
     rule(
+        "spec.directorySync.schedule",
+        r"self.matches('^(@(yearly|annually|monthly|weekly|daily|midnight|hourly)|[*/,0-9A-Za-z-]+( [*/,0-9A-Za-z-]+){4})$')",
+        "must be five fields such as */30 * * * *, or @hourly, @daily, @weekly, @monthly, @yearly",
+    ),
+    rule(
+        "spec.directorySync.timeZone",
+        "self == '' || (self != 'Local' && self.matches('^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$'))",
+        "must be a name of the IANA database such as Europe/Berlin",
+    ),
+    rule(
+        "spec.directorySync.ldap.urls[]",
+        r"self.matches('^ldaps?://([-.0-9A-Za-z]+|\\x5b[0-9A-Fa-f:.]+\\x5d)(:[0-9]{1,5})?/?$')",
+        "must be ldaps://HOST[:PORT], or ldap://HOST[:PORT] for StartTLS",
+    ),
+    rule(
+        "spec.directorySync.ldap.filter",
+        "self.startsWith('(') && self.endsWith(')')",
+        "must stand in parentheses, such as (objectClass=user)",
+    ),
+    rule(
+        "spec.directorySync.ldap.bindSecret",
+        "self.matches('^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$')",
+        "must be the name of a Secret with the account to read the directory by",
+    ),
+    rule(
+        "spec.directorySync.ldap.caSecret",
+        "self.matches('^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$')",
+        "must be the name of a Secret with the CAs of the directory's certificates",
+    ),
+    rule(
+        "spec.directorySync.ldap",
+        "[self.bindDNKey, self.passwordKey, self.caKey].all(key, key.matches('^[-._a-zA-Z0-9]+$'))",
+        "bindDNKey, passwordKey and caKey must be keys of Secrets: letters, digits, '-', '_' and '.'",
+    ),
+    blaming(
+        ".nested",
+        rule(
+            "spec.directorySync.mapping.enabled",
+            "!self.nested || self.group != ''",
+            "needs group: members of which group's groups are meant?",
+        ),
+    ),
+    rule(
+        "spec.directorySync.removal.releaseDigest",
+        "self.matches('^[0-9a-fA-F]*$')",
+        "must be the digest that status.directorySync.planDigest shows, or empty",
+    ),
+    rule(
         "spec.authentication.digest",
         "size(self) == 1 || self[0] == 'SHA-256'",
         "the strongest comes first: [SHA-256, MD5]",
@@ -284,8 +340,12 @@ pub const LISTS: &[(&str, ListKind)] = &[
     ("spec.frontEnd.placement.tolerations", ListKind::Atomic),
     ("spec.service.loadBalancerSourceRanges", ListKind::Set),
     ("spec.authentication.digest", ListKind::Set),
+    ("spec.directorySync.ldap.urls", ListKind::Atomic),
+    ("spec.directorySync.mapping.sipAddress", ListKind::Atomic),
+    ("spec.directorySync.mapping.displayName", ListKind::Atomic),
     ("status.conditions", ListKind::Map(&["type"])),
     ("status.addresses", ListKind::Map(&["transport"])),
+    ("status.directorySync.namedConflicts", ListKind::Atomic),
 ];
 
 /// A column of `kubectl get`.
@@ -320,6 +380,10 @@ pub const COLUMNS: &[Column] = &[
         ..column("Database", "string", r#".status.conditions[?(@.type=="DatabaseAvailable")].status"#)
     },
     Column { wide: true, ..column("Schema", "string", r#".status.conditions[?(@.type=="SchemaCurrent")].reason"#) },
+    Column {
+        wide: true,
+        ..column("Directory", "string", r#".status.conditions[?(@.type=="DirectorySynced")].reason"#)
+    },
     Column { wide: true, ..column("Domain", "string", ".spec.sipDomains[0]") },
     Column { wide: true, ..column("Message", "string", r#".status.conditions[?(@.type=="Ready")].message"#) },
 ];

@@ -1,6 +1,6 @@
 //! The status of a `CommunicationsPool`: what was seen, never a live counter.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +25,50 @@ pub struct PoolStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub addresses: Vec<PoolAddress>,
+    /// What runs of the directory's replicator came to; there only with spec.directorySync.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory_sync: Option<DirectorySyncStatus>,
+}
+
+/// What runs of the directory's replicator came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DirectorySyncStatus {
+    /// When the last run ended after which the pool had the directory's users.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_success: Option<Time>,
+    /// When the last run ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_attempt: Option<Time>,
+    /// What the last run came to: the reason of condition DirectorySynced that says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_result: Option<String>,
+    /// Entries found by the last run that read the directory to its end; figures below are of the same run.
+    pub found: u64,
+    /// Users added, or found again.
+    pub added: u64,
+    /// Users whose name, address or card changed.
+    pub changed: u64,
+    /// Users who may no longer sign in because the directory says so.
+    pub disabled: u64,
+    /// Users who may no longer sign in because they were not found any more.
+    pub missing: u64,
+    /// Users removed after their grace.
+    pub removed: u64,
+    /// Entries that are no user, or not as they say.
+    pub conflicts: u64,
+    /// The first conflicts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5))]
+    pub named_conflicts: Vec<String>,
+    /// Whether changes are held because too many users would lose the service; figures are of what would be done.
+    pub held: bool,
+    /// Digest that lets the held changes through: spec.directorySync.removal.releaseDigest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan_digest: Option<String>,
+    /// Why the last run did not succeed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
 }
 
 /// The front ends.

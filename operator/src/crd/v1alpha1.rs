@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::database::DatabaseSpec;
+use super::directory::DirectorySyncSpec;
 use super::front_end::FrontEndSpec;
 use super::status::PoolStatus;
 
@@ -66,6 +67,9 @@ pub struct PoolSpec {
     /// The Back-End Database of Enterprise Edition: exactly one of embedded and external. Default: embedded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<DatabaseSpec>,
+    /// Users from a directory: Active Directory or any other LDAP server. Default: users are added by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory_sync: Option<DirectorySyncSpec>,
     /// Switches of day-to-day operation.
     #[serde(default)]
     pub operations: OperationsSpec,
@@ -85,8 +89,8 @@ pub enum Edition {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ImageSpec {
-    /// Registry and path in front of commpool-server and commpool-database, such as registry.example.com/chat. Default:
-    /// localhost, for images loaded into the nodes.
+    /// Registry and path in front of commpool-server, commpool-database and commpool-replicator, such as
+    /// registry.example.com/chat. Default: localhost, for images loaded into the nodes.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 255))]
     pub registry: Option<String>,

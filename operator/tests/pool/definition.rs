@@ -10,7 +10,8 @@ use commpool_operator::validate::{Environment, validate};
 use kube::core::cel::{Validator, apply_defaults};
 use serde_json::{Value, json};
 
-use crate::support::{minimal, spec};
+use crate::directory_rules;
+use crate::support::{directory, minimal, spec};
 
 fn schema() -> Value {
     let crd = serde_json::to_value(definition().unwrap()).unwrap();
@@ -29,7 +30,7 @@ fn violations(new: &Value, old: Option<&Value>) -> Vec<String> {
 }
 
 /// For a rule: specs it accepts, specs it refuses; with what was before where the rule is about changes.
-struct Case {
+pub(crate) struct Case {
     rule: &'static SchemaRule,
     accepts: Vec<(Value, Option<Value>)>,
     refuses: Vec<(Value, Option<Value>)>,
@@ -42,7 +43,7 @@ fn find(path: &str, words: &str) -> &'static SchemaRule {
     rule
 }
 
-fn always(path: &str, words: &str, accepts: Vec<Value>, refuses: Vec<Value>) -> Case {
+pub(crate) fn always(path: &str, words: &str, accepts: Vec<Value>, refuses: Vec<Value>) -> Case {
     let alone = |specs: Vec<Value>| specs.into_iter().map(|more| (spec(more), None)).collect();
     Case { rule: find(path, words), accepts: alone(accepts), refuses: alone(refuses) }
 }
@@ -347,8 +348,8 @@ fn cases_of_the_database() -> Vec<Case> {
 #[test]
 fn each_rule_accepts_what_is_right_and_refuses_what_is_not() {
     let mut tried = BTreeSet::new();
-    for Case { rule, accepts, refuses } in cases().into_iter().chain(cases_of_editions()).chain(cases_of_the_database())
-    {
+    let of_parts = cases_of_editions().into_iter().chain(cases_of_the_database()).chain(directory_rules::cases());
+    for Case { rule, accepts, refuses } in cases().into_iter().chain(of_parts) {
         for (new, old) in accepts {
             let (new, old) = (pool("demo", new), old.map(|old| pool("demo", old)));
             assert_eq!(violations(&new, old.as_ref()), Vec::<String>::new(), "{new}");
@@ -390,8 +391,8 @@ fn defaults_of_the_schema_are_those_of_the_types() {
     let types: PoolSpec = serde_json::from_value(minimal()).unwrap();
     assert_eq!(defaulted["spec"], serde_json::to_value(types).unwrap());
     // and where a user wrote some fields of a group, the others still get theirs
-    let some =
-        spec(json!({"frontEnd": {"resources": {"limits": {"memory": "1Gi"}}}, "service": {"type": "ClusterIP"}}));
+    let some = spec(json!({"frontEnd": {"resources": {"limits": {"memory": "1Gi"}}}, "service": {"type": "ClusterIP"},
+            "directorySync": directory()}));
     let defaulted = apply_defaults(&schema(), &pool("demo", some.clone()));
     let types: PoolSpec = serde_json::from_value(some).unwrap();
     assert_eq!(defaulted["spec"], serde_json::to_value(types).unwrap());

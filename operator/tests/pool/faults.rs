@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::cluster::Cluster;
-use crate::support::{Objects, POOL, World, assert_same, enterprise, enterprise_with, minimal, spec};
+use crate::support::{Objects, POOL, World, assert_same, directory, enterprise, enterprise_with, minimal, spec};
 
 #[tokio::test]
 async fn a_short_resource_becomes_a_serving_pool() {
@@ -114,6 +114,7 @@ fn variations() -> Vec<(&'static str, Value)> {
         ("host name", json!({"service": {"hostname": "sip.example.com"}})),
         ("digest", json!({"authentication": {"digest": ["MD5"]}})),
         ("policy", json!({"policy": {"maxMessageBytes": 4096}})),
+        ("directory", json!({"directorySync": directory()})),
     ]
 }
 

@@ -8,7 +8,7 @@ use commpool_operator::validate::{Environment, validate};
 use rcgen::KeyPair;
 use serde_json::{Value, json};
 
-use crate::support::{enterprise, enterprise_with, minimal, spec};
+use crate::support::{directory, enterprise, enterprise_with, minimal, spec};
 
 /// Always the same octets; keys of certificates are chance all the same, and are not shown.
 struct Fixed;
@@ -54,7 +54,23 @@ fn varied() -> Value {
         "tls": {"secretName": "own"},
         "authentication": {"digest": ["MD5"]},
         "policy": {"maxMessageBytes": 4096},
+        "directorySync": varied_directory(),
     }))
+}
+
+fn varied_directory() -> Value {
+    let mut directory = directory();
+    directory["schedule"] = json!("0 6 * * 1-5");
+    directory["timeZone"] = json!("Europe/Berlin");
+    directory["suspend"] = json!(true);
+    let ldap = json!({"urls": ["ldaps://dc1.example.com", "ldap://[2001:db8::1]"], "filter": "(objectClass=user)",
+        "bindDNKey": "username", "passwordKey": "word", "caKey": "tls.crt", "pageSize": 1000, "timeoutSeconds": 5});
+    directory["ldap"].as_object_mut().unwrap().extend(ldap.as_object().unwrap().clone());
+    directory["mapping"] = json!({"key": "employeeNumber", "sipAddress": ["{uid}@example.com"], "phone": "",
+        "enabled": {"attribute": "msRTCSIP-UserEnabled", "accountControl": false, "group": "CN=chat", "nested": true}});
+    directory["removal"] =
+        json!({"maxPercent": 0, "maxCount": 9, "graceDays": 30, "releaseDigest": "0123456789abcdef"});
+    directory
 }
 
 /// Everything of Enterprise Edition set, with a database that somebody else keeps.
@@ -66,6 +82,8 @@ fn varied_enterprise() -> Value {
     front_end["replicas"] = json!(1);
     front_end["drain"] = json!({"timeoutSeconds": 300, "flowsPerSecond": 7});
     front_end["maxSurge"] = json!("25%");
+    let limits = json!({"startingDeadlineSeconds": 60, "successfulJobsHistoryLimit": 1, "failedJobsHistoryLimit": 9});
+    spec["directorySync"].as_object_mut().unwrap().extend(limits.as_object().unwrap().clone());
     spec["database"] = json!({"external": {"host": "2001:db8::7", "port": 6432, "name": "chat", "credentialsSecret": "logins",
         "tls": {"caSecret": "trust"}}});
     spec
@@ -86,7 +104,7 @@ fn shown(built: &Built) -> String {
     for secret in secrets.into_iter().flatten() {
         let mut object = json!(secret);
         for (key, octets) in secret.data.iter().flatten() {
-            let is_plain = key == "config.yaml" || key.ends_with("-username");
+            let is_plain = key.ends_with(".yaml") || key.ends_with("-username");
             let text = if is_plain { String::from_utf8(octets.0.clone()).unwrap() } else { "(chance)".into() };
             object["data"][key] = json!(text);
         }
@@ -94,6 +112,7 @@ fn shown(built: &Built) -> String {
     }
     objects.extend([json!(desired.claim), json!(desired.database_service), json!(desired.database)]);
     objects.extend([json!(desired.migration), json!(desired.front_end), json!(desired.disruption_budget)]);
+    objects.push(json!(desired.replicator));
     let documents = objects.iter().filter(|object| !object.is_null());
     let documents: Vec<String> = documents.map(|object| serde_yaml::to_string(object).unwrap()).collect();
     documents.join("---\n")
@@ -123,7 +142,9 @@ fn objects_of_an_enterprise_pool_with_everything_set() {
 fn pods(built: &Built) -> Vec<Value> {
     let desired = &built.desired;
     let makers = [json!(desired.front_end), json!(desired.database), json!(desired.migration)];
-    makers.iter().filter(|maker| !maker.is_null()).map(|maker| maker["spec"]["template"]["spec"].clone()).collect()
+    let replicator = json!(desired.replicator)["spec"]["jobTemplate"].clone();
+    let makers = makers.into_iter().chain([replicator]).filter(|maker| !maker.is_null());
+    makers.map(|maker| maker["spec"]["template"]["spec"].clone()).collect()
 }
 
 /// What the Pod Security Standard `restricted` asks of a pod, as far as our pods could break it.
@@ -133,7 +154,7 @@ fn pods_pass_the_restricted_standard() {
         .into_iter()
         .flat_map(|spec| pods(&built(spec)))
         .collect();
-    assert_eq!(all.len(), 7);
+    assert_eq!(all.len(), 8);
     for pod in all {
         assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
         assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");

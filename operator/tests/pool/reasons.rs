@@ -7,11 +7,13 @@ use commpool_operator::crd::Reason;
 use commpool_operator::pki::SystemEntropy;
 use commpool_operator::pki::authority::advance;
 use commpool_operator::pki::leaf::{Subject, issue};
+use commpool_operator::report::AskError;
 use k8s_openapi::ByteString;
 use serde_json::{Value, json};
 
+use crate::directory::{ended, outcome, pod, secrets};
 use crate::support::api::status;
-use crate::support::{NAMESPACE, POOL, World, enterprise, enterprise_with, minimal, spec};
+use crate::support::{self, NAMESPACE, POOL, World, enterprise, enterprise_with, minimal, spec};
 
 /// Reasons that were seen in the status of a pool.
 #[derive(Default)]
@@ -58,6 +60,7 @@ async fn every_reason_is_reached() {
     volume(&mut seen).await;
     back_end(&mut seen).await;
     external_database(&mut seen).await;
+    directory(&mut seen).await;
     let all: BTreeSet<String> = Reason::ALL.iter().map(|reason| reason.as_str().to_owned()).collect();
     assert_eq!(seen.0, all);
 }
@@ -325,6 +328,49 @@ async fn external_database(seen: &mut Seen) {
     world.cluster.migrates = true;
     world.settle().await;
     seen.expect(&world, "DatabaseAvailable", "True", Reason::Available, "somebody else keeps");
+}
+
+async fn directory(seen: &mut Seen) {
+    let world = World::with(enterprise_with(json!({"directorySync": support::directory()})));
+    world.settle().await;
+    seen.expect(&world, "DirectorySynced", "False", Reason::SecretMissing, "ldap-bind");
+    secrets(&world);
+    world.settle().await;
+    seen.expect(&world, "DirectorySynced", "False", Reason::NotRunYet, "demo-replicator");
+    let results = [
+        Reason::Synced,
+        Reason::DeletionHeld,
+        Reason::Busy,
+        Reason::DirectoryUnavailable,
+        Reason::DirectoryRefused,
+        Reason::ReadIncomplete,
+        Reason::StoreUnavailable,
+        Reason::ConfigurationInvalid,
+        Reason::InternalError,
+    ];
+    for (minute, reason) in (1..).zip(results) {
+        pod(&world, &format!("run-{minute}"), ended(&outcome(reason.as_str(), minute).to_string(), 1, "Error"));
+        world.settle().await;
+        let status = if reason == Reason::Synced { "True" } else { "False" };
+        seen.expect(&world, "DirectorySynced", status, reason, "");
+        seen.expect(&world, "Ready", "True", Reason::Serving, "");
+    }
+    pod(&world, "run", ended("", 137, "OOMKilled"));
+    world.settle().await;
+    seen.expect(&world, "DirectorySynced", "False", Reason::RunFailed, "OOMKilled");
+    let mut suspended = support::directory();
+    suspended["suspend"] = json!(true);
+    world.set_spec(enterprise_with(json!({"directorySync": suspended})));
+    world.settle().await;
+    seen.expect(&world, "DirectorySynced", "False", Reason::Suspended, "OOMKilled");
+
+    let world = World::with(spec(json!({"directorySync": support::directory()})));
+    secrets(&world);
+    world.server().answer = Err(AskError::Status(404));
+    for _ in 0..2 {
+        world.settle().await;
+    }
+    seen.expect(&world, "DirectorySynced", "False", Reason::NotAnswering, "status 404");
 }
 
 #[tokio::test]

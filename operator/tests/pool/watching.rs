@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use crate::directory::secrets;
 use crate::support::cluster::Cluster;
-use crate::support::{NAMESPACE, World, enterprise, enterprise_with, minimal, spec};
+use crate::support::{NAMESPACE, World, directory, enterprise, enterprise_with, minimal, spec};
 
 /// The operator's controller at work on a world, until dropped.
 struct Running {
@@ -188,5 +189,13 @@ async fn used_by_enterprise() -> BTreeSet<(String, String, String)> {
     let allowed =
         |world: &World| world.api.get("poddisruptionbudgets", "demo-front-end")["spec"]["maxUnavailable"].clone();
     until(&world, "repaired", |world| allowed(world) == 1).await;
+    world.set_spec(enterprise_with(json!({"directorySync": directory()})));
+    let halted =
+        |world: &World| world.api.find("cronjobs", "demo-replicator").map(|job| job["spec"]["suspend"] == json!(true));
+    until(&world, "halted", |world| halted(world) == Some(true)).await;
+    secrets(&world);
+    until(&world, "running", |world| halted(world) == Some(false)).await;
+    world.set_spec(enterprise());
+    until(&world, "deleted", |world| halted(world).is_none()).await;
     world.api.take_log().into_iter().map(|seen| (seen.group, seen.resource, seen.verb.to_owned())).collect()
 }

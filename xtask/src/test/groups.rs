@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use commpool_harness::directory::Kind as Directory;
+
 use super::programs::{Kind, Program};
 
 /// One group, run as a whole.
@@ -31,6 +33,8 @@ pub(crate) enum Need {
     Root,
     /// A Debian package.
     Package(&'static str),
+    /// The packages of Samba and OpenLDAP.
+    Directories,
     /// The programs of a Kubernetes; the tests find them by `COMMPOOL_KUBE_BIN`.
     Kubernetes,
     /// A running cluster with the product's images and the operator on it; the tests find it by `COMMPOOL_CLUSTER`.
@@ -74,6 +78,11 @@ const LINPHONE_DATA: &str = "linphone-common";
 const POSTGRESQL: &str = commpool_harness::postgres::PACKAGE;
 /// SIPp.
 const SIPP: &str = "sip-tester";
+
+/// An Active Directory.
+const SAMBA: Part = Part::Package("Samba (Active Directory)", Directory::Samba.package());
+/// Another directory.
+const OPENLDAP: Part = Part::Package("OpenLDAP", Directory::OpenLdap.package());
 
 /// All groups, in the order they start: of those that run side by side the longest first.
 pub(crate) const GROUPS: &[Group] = &[
@@ -136,7 +145,7 @@ pub(crate) const GROUPS: &[Group] = &[
     },
     Group {
         name: "platform",
-        about: "the tests' own ground: namespaces, images, a registry, a PostgreSQL",
+        about: "the tests' own ground: namespaces, images, a registry, a PostgreSQL, directories",
         needs: &[
             Need::Root,
             Need::Package(POSTGRESQL),
@@ -144,9 +153,15 @@ pub(crate) const GROUPS: &[Group] = &[
             Need::Package("python3"),
             Need::Package("skopeo"),
             Need::Package("docker-registry"),
+            Need::Directories,
         ],
         runs: &[Run::Files("crates/harness", "")],
-        parts: &[Part::Package("Docker registry", "docker-registry"), Part::Package("skopeo", "skopeo")],
+        parts: &[
+            Part::Package("Docker registry", "docker-registry"),
+            Part::Package("skopeo", "skopeo"),
+            SAMBA,
+            OPENLDAP,
+        ],
         minutes: 1,
         alone: false,
         waits: false,
@@ -184,6 +199,7 @@ pub(crate) const GROUPS: &[Group] = &[
             Need::Root,
             Need::Kubernetes,
             Need::Cluster,
+            Need::Directories,
             Need::Package(LINPHONE),
             Need::Package(LINPHONE_DATA),
             Need::Package("python3"),

@@ -27,7 +27,7 @@ impl PoolConfig {
         peers(&self)?;
         files(&self)?;
         if let Some(given) = &self.directory {
-            directory::check(self.edition, given)?;
+            given.check(self.edition)?;
         }
         digest(&self.authentication.digest)?;
         within("policy.maxMessageBytes", self.policy.max_message_bytes, 256, 65_536)?;

@@ -43,7 +43,7 @@ pub(crate) struct Seen {
 
 impl Seen {
     pub(crate) fn is_write(&self) -> bool {
-        matches!(self.verb, "create" | "patch")
+        matches!(self.verb, "create" | "patch" | "delete")
     }
 }
 
@@ -233,6 +233,7 @@ impl FakeApi {
                 Some(object) => ok(shown(object, metadata_only)),
                 None => error(404, "NotFound", &format!("{} not found", target.key.name)),
             },
+            "delete" => self.remove(&target, &body),
             "create" => self.create(&target, &body, query.get("fieldManager")),
             _ => match parts.headers["content-type"].to_str().unwrap() {
                 "application/apply-patch+yaml" => self.apply(&target, &body, &query["fieldManager"]),
@@ -361,6 +362,21 @@ impl FakeApi {
             return error(409, "Conflict", "the object has been modified");
         }
         stored(self.store(&target.key, Some(object), Some(Writer::updates(manager))))
+    }
+
+    /// Deletes an object and, later, what it owns; a conflict if it is another by now.
+    fn remove(&self, target: &Target, body: &[u8]) -> Answer {
+        let Some(live) = self.state().objects.get(&target.key).cloned() else {
+            return error(404, "NotFound", "not found");
+        };
+        let options: Value = serde_json::from_slice(body).expect("JSON");
+        assert_eq!(options["propagationPolicy"], "Background");
+        let seen = &options["preconditions"];
+        if ["uid", "resourceVersion"].iter().any(|field| seen[field] != live["metadata"][field]) {
+            return error(409, "Conflict", "the object has been modified");
+        }
+        super::cluster::Cluster::delete(self, &target.key.resource, &target.key.name);
+        ok(json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}))
     }
 
     /// A merge patch, which only the recorder of events sends.

@@ -179,7 +179,7 @@ fn ensure_pod(api: &FakeApi, workload: &Value, kind: &str, pod: &str, revision: 
     }
     if ready {
         api.edit("pods", pod, |pod| {
-            pod["status"] = json!({"conditions": [{"type": "Ready", "status": "True"}]});
+            pod["status"] = json!({"conditions": [{"type": "Ready", "status": "True"}], "podIP": "10.0.0.9"});
         });
     }
 }

@@ -7,11 +7,13 @@ mod refusals;
 mod request;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use commpool_operator::controller::{Context, PoolMeta, reconcile};
+use commpool_model::directory::Outcome;
+use commpool_operator::controller::{self, Context, PoolMeta, reconcile};
 use commpool_operator::metrics::Metrics;
+use commpool_operator::report::{Ask, AskError};
 use commpool_operator::validate::Environment;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::core::ObjectMeta;
@@ -31,7 +33,17 @@ pub(crate) struct World {
     pub(crate) api: FakeApi,
     pub(crate) cluster: Cluster,
     now: Arc<Mutex<Timestamp>>,
+    server: Arc<Mutex<Server>>,
     context: Arc<Context>,
+}
+
+/// The server of Standard Edition, as it answers at its management port.
+#[derive(Debug)]
+pub(crate) struct Server {
+    /// What its last run came to.
+    pub(crate) answer: Result<Option<Outcome>, AskError>,
+    /// How often it was asked.
+    pub(crate) asked: usize,
 }
 
 impl World {
@@ -50,16 +62,19 @@ impl World {
             "allowVolumeExpansion": true,
             "metadata": {"name": "standard", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}});
         api.put("storage.k8s.io", "storageclasses", class);
-        let context = context(&api, &now);
-        Self { api, cluster: Cluster::default(), now, context }
+        let server = Arc::new(Mutex::new(Server { answer: Ok(None), asked: 0 }));
+        let context = context(&api, &now, &server);
+        Self { api, cluster: Cluster::default(), now, server, context }
     }
 
     /// Another one that is the same so far, with an operator that remembers nothing.
     pub(crate) fn fork(&self) -> Self {
         let api = self.api.fork();
         let now = Arc::new(Mutex::new(*self.now.lock().unwrap()));
-        let context = context(&api, &now);
-        Self { api, cluster: self.cluster, now, context }
+        let answer = self.server().answer.clone();
+        let server = Arc::new(Mutex::new(Server { answer, asked: 0 }));
+        let context = context(&api, &now, &server);
+        Self { api, cluster: self.cluster, now, server, context }
     }
 
     pub(crate) fn create_pool(&self, spec: Value) {
@@ -109,7 +124,12 @@ impl World {
 
     /// A new process of the operator: nothing is remembered.
     pub(crate) fn restart_operator(&mut self) {
-        self.context = context(&self.api, &self.now);
+        self.context = context(&self.api, &self.now, &self.server);
+    }
+
+    /// The server of Standard Edition.
+    pub(crate) fn server(&self) -> MutexGuard<'_, Server> {
+        self.server.lock().expect("no test panics while it holds the server")
     }
 
     pub(crate) fn context(&self) -> Arc<Context> {
@@ -177,11 +197,18 @@ fn plain(text: &str) -> String {
     parts.fold(first, |text, part| text + BEGIN + part.get(10..).unwrap_or_default())
 }
 
-fn context(api: &FakeApi, now: &Arc<Mutex<Timestamp>>) -> Arc<Context> {
-    let now = now.clone();
+fn context(api: &FakeApi, now: &Arc<Mutex<Timestamp>>, server: &Arc<Mutex<Server>>) -> Arc<Context> {
+    let (now, server) = (now.clone(), server.clone());
     let clock = Arc::new(move || *now.lock().unwrap());
     let environment = Environment { version: "0.1.0".into() };
-    Arc::new(Context::new(api.client(), environment, clock, Arc::new(Metrics::new("0.1.0")), Some("test".into())))
+    let ask: Ask = Arc::new(move |address| {
+        assert_eq!(address.to_string(), "10.0.0.9:9090");
+        let mut server = server.lock().unwrap();
+        server.asked += 1;
+        futures::FutureExt::boxed(std::future::ready(server.answer.clone()))
+    });
+    let world = controller::World { environment, clock, ask };
+    Arc::new(Context::new(api.client(), world, Arc::new(Metrics::new("0.1.0")), Some("test".into())))
 }
 
 /// Fails with the names of the objects that differ, and how.
@@ -258,6 +285,13 @@ pub(crate) fn enterprise() -> Value {
 /// The shortest spec of Enterprise Edition with some fields more.
 pub(crate) fn enterprise_with(more: Value) -> Value {
     with(enterprise(), more)
+}
+
+/// The shortest directory.
+pub(crate) fn directory() -> Value {
+    let ldap = json!({"urls": ["ldaps://dc1.example.com"], "baseDN": "DC=example,DC=com", "bindSecret": "ldap-bind",
+        "caSecret": "ldap-ca"});
+    json!({"ldap": ldap})
 }
 
 /// The shortest spec with some fields more.

@@ -52,6 +52,7 @@ fn invalid(resource: &str, object: &Value) -> Option<Refusal> {
     let problem = match resource {
         "services" => service(&object["spec"]),
         "statefulsets" | "deployments" | "jobs" => pod(&object["spec"]["template"]["spec"]),
+        "cronjobs" => pod(&object["spec"]["jobTemplate"]["spec"]["template"]["spec"]),
         _ => None,
     };
     problem.and_then(unprocessable)

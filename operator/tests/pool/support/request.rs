@@ -35,6 +35,7 @@ impl Target {
             ("GET", false) => "get",
             ("POST", _) => "create",
             ("PATCH", _) => "patch",
+            ("DELETE", false) => "delete",
             (other, _) => panic!("the operator must not send {other}"),
         }
     }

@@ -15,11 +15,17 @@ const MAX_ATTRIBUTE: usize = 256;
 
 type Checked = Result<(), ConfigError>;
 
-pub(super) fn check(edition: Edition, directory: &Directory) -> Checked {
-    schedule(edition, directory.schedule.as_ref())?;
-    ldap(&directory.ldap)?;
-    mapping(&directory.mapping)?;
-    removal(&directory.removal)
+impl Directory {
+    /// Checks every rule of the section in a configuration of this edition. Paths of fields begin with `directory`.
+    ///
+    /// # Errors
+    /// The first rule that is broken.
+    pub fn check(&self, edition: Edition) -> Result<(), ConfigError> {
+        schedule(edition, self.schedule.as_ref())?;
+        ldap(&self.ldap)?;
+        mapping(&self.mapping)?;
+        removal(&self.removal)
+    }
 }
 
 fn schedule(edition: Edition, schedule: Option<&Schedule>) -> Checked {
@@ -193,7 +199,7 @@ mod tests {
     fn field(change: impl FnOnce(&mut Directory)) -> Option<String> {
         let mut directory = good();
         change(&mut directory);
-        check(Edition::Standard, &directory).err().map(|error| match error {
+        directory.check(Edition::Standard).err().map(|error| match error {
             ConfigError::Value { field, mend, .. } if !mend.is_empty() => field,
             other => panic!("{other}"),
         })
@@ -239,7 +245,7 @@ mod tests {
 
     #[test]
     fn in_enterprise_edition_somebody_else_starts_it() {
-        assert!(check(Edition::Enterprise, &good()).is_err());
-        assert!(check(Edition::Enterprise, &Directory { schedule: None, ..good() }).is_ok());
+        assert!(good().check(Edition::Enterprise).is_err());
+        assert!(Directory { schedule: None, ..good() }.check(Edition::Enterprise).is_ok());
     }
 }
