@@ -65,7 +65,7 @@ pub struct Ldap {
 }
 
 impl Ldap {
-    /// Accounts of people in Active Directory (MS-ADA3 §2.221), and people elsewhere. Nothing is negated: to a server that
+    /// Accounts of people in Active Directory (MS-SAMR, ACCOUNT_TYPE values), people elsewhere. Nothing is negated: to a server that
     /// does not know an attribute or class, neither a test of it nor its negation is true (RFC 4511 §4.5.1.7).
     pub fn default_filter() -> String {
         "(|(sAMAccountType=805306368)(objectClass=inetOrgPerson))".to_owned()
