@@ -8,7 +8,7 @@ use std::sync::{Mutex, OnceLock};
 use commpool_harness::postgres::{Cluster, SUPERUSER, Settings, can_run};
 use commpool_model::ids::Micros;
 use commpool_store::Store;
-use commpool_store::postgres::{Login, Logins, PostgresOptions, Tls, migrate};
+use commpool_store::postgres::{Caller, Login, Logins, PostgresOptions, Tls, migrate};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection, raw_sql};
 use tokio::runtime::Runtime;
@@ -24,6 +24,8 @@ const CLOCK: &str = "
     create table commpool.test_clock (now int8 not null);
     grant select on commpool.test_clock to commpool_owner;
     insert into commpool.test_clock values (0);
+    -- The suite speaks for the replicator too.
+    grant commpool_replicator to pool_server;
     create or replace function commpool_api_1.clock() returns int8 language sql volatile
     return (select c.now from commpool.test_clock c);
 ";
@@ -74,6 +76,7 @@ pub(crate) fn options(cluster: &Cluster, database: &str, user: &str, password: &
         database: database.to_owned(),
         login: Login::Known(user.to_owned(), password.to_owned().into()),
         tls: Tls::Off,
+        caller: Caller::FrontEnd,
     }
 }
 
@@ -136,8 +139,9 @@ impl Database {
     pub(crate) fn reset(&self) {
         self.run(
             "truncate commpool.front_end, commpool.account, commpool.address, commpool.credential, commpool.ace,
-                 commpool.endpoint, commpool.publication, commpool.presence, commpool.interest, commpool.subscription;
-             alter sequence commpool.incarnation restart; alter sequence commpool.user_number restart;",
+                 commpool.identity, commpool.source, commpool.lease, commpool.incoming, commpool.endpoint, commpool.publication, commpool.presence, commpool.interest, commpool.subscription;
+             alter sequence commpool.incarnation restart; alter sequence commpool.user_number restart;
+             update commpool.pool set last_change = 0;",
         );
     }
 
