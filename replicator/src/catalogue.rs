@@ -131,7 +131,17 @@ impl Catalogue {
             let Card { phone, title, company, office } = &found.card;
             let (name, print) = (&found.display_name, &found.fingerprint.0[..]);
             add.execute(params![
-                &found.key.0[..], found.dn, address, problem, found.enabled as u8, name, phone, title, company, office, print
+                &found.key.0[..],
+                found.dn,
+                address,
+                problem,
+                found.enabled as u8,
+                name,
+                phone,
+                title,
+                company,
+                office,
+                print
             ])?;
         }
         Ok(new)

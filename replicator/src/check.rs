@@ -134,7 +134,8 @@ impl Checker<'_> {
             return self.say("users", Status::Failed, format!("the filter {filter} finds nobody"));
         }
         if keyless == found {
-            let text = format!("{found} entries, none with a key: the account may not read it, or mapping.key is wrong");
+            let text =
+                format!("{found} entries, none with a key: the account may not read it, or mapping.key is wrong");
             return self.say("users", Status::Failed, text);
         }
         self.judge("users", keyless == 0, format!("{found} entries, {keyless} of them without a key"));
@@ -142,7 +143,8 @@ impl Checker<'_> {
         let text = format!("{addressed} with an address, {unusable} with one that cannot be used, {without} with none");
         self.judge("addresses", addressed > 0 && unusable == 0, text);
         let unsaid = found - keyless - enabled - disabled;
-        let text = format!("{enabled} may sign in by their own entry, {disabled} are switched off, {unsaid} are not enabled");
+        let text =
+            format!("{enabled} may sign in by their own entry, {disabled} are switched off, {unsaid} are not enabled");
         self.judge("enabled", enabled > 0, text);
         if !config.mapping.enabled.group.is_empty() {
             let group = shown(&config.mapping.enabled.group, 200);

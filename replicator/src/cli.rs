@@ -153,9 +153,8 @@ fn check(path: &Path, format: Format) -> u8 {
         Format::Json => say(&serde_json::to_string(line).unwrap_or_default()),
         Format::Text => say(&shown::line(line)),
     };
-    let checked = load(path).and_then(|(config, directory)| {
-        runtime()?.block_on(check::check(&directory, &config.sip_domains, None, tell))
-    });
+    let checked = load(path)
+        .and_then(|(config, directory)| runtime()?.block_on(check::check(&directory, &config.sip_domains, None, tell)));
     match checked {
         Ok(true) => EXIT_OK,
         Ok(false) => EXIT_FAILED,

@@ -236,7 +236,8 @@ impl Comparison {
             match records.apply(token, self.version, rows).await? {
                 Written::Done(0) | Written::Surely => {}
                 Written::Done(refused) => {
-                    message = format!("{message}; {refused} addresses were taken by others meanwhile, see the next run");
+                    message =
+                        format!("{message}; {refused} addresses were taken by others meanwhile, see the next run");
                 }
             }
         }

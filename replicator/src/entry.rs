@@ -43,9 +43,9 @@ impl Entry {
 
     /// Whether an attribute has a value.
     pub fn has(&self, name: &str) -> bool {
-        self.attributes.iter().any(|(known, values)| {
-            known.eq_ignore_ascii_case(name) && values.iter().any(|value| !value.is_empty())
-        })
+        self.attributes
+            .iter()
+            .any(|(known, values)| known.eq_ignore_ascii_case(name) && values.iter().any(|value| !value.is_empty()))
     }
 }
 

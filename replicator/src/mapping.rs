@@ -210,11 +210,16 @@ enum Refused {
 
 impl Refused {
     fn say(self, source: &Source<'_>, value: &Result<String, &'static str>) -> String {
-        let value = value.as_deref().map_or_else(|_| String::new(), |value| format!(" `{}`", text::shown(value, MAX_SHOWN)));
+        let value =
+            value.as_deref().map_or_else(|_| String::new(), |value| format!(" `{}`", text::shown(value, MAX_SHOWN)));
         match self {
             Self::Bad(why) => format!("{}{value} {why}", source.text),
             Self::Foreign(domain) => {
-                format!("{}{value} is in {}, which is no domain of the pool", source.text, text::shown(&domain, MAX_SHOWN))
+                format!(
+                    "{}{value} is in {}, which is no domain of the pool",
+                    source.text,
+                    text::shown(&domain, MAX_SHOWN)
+                )
             }
         }
     }

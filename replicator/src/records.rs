@@ -5,8 +5,8 @@ use std::time::Duration;
 use commpool_model::ids::Micros;
 use commpool_store::ops::Ask;
 use commpool_store::ops::directory::{
-    Applied, Apply, Change, Holder, Holders, LeaseKeep, LeaseKept, LeaseTake, LeaseTaken, Source, SourceGet, SourceUsers, Stage,
-    Staged,
+    Applied, Apply, Change, Holder, Holders, LeaseKeep, LeaseKept, LeaseTake, LeaseTaken, Source, SourceGet,
+    SourceUsers, Stage, Staged,
 };
 use commpool_store::{Store, StoreError};
 use tokio::time::Instant;
@@ -166,9 +166,10 @@ impl Records {
         match self.ask(apply).await {
             Ok(Applied::Done { refused, .. }) => Ok(Written::Done(refused.len())),
             Ok(Applied::Moved | Applied::Fenced) => Err(fenced()),
-            Ok(Applied::Incomplete) => {
-                Err(Fault::new(Kind::Store, "the store lost what was put aside: nothing was changed, the next run tries again"))
-            }
+            Ok(Applied::Incomplete) => Err(Fault::new(
+                Kind::Store,
+                "the store lost what was put aside: nothing was changed, the next run tries again",
+            )),
             // The answer was lost. Only we may raise the version while the lease is ours.
             Err(fault) => match self.ask(SourceGet { source: SOURCE.to_owned() }).await {
                 Ok(source) if source.version > version => Ok(Written::Surely),

@@ -71,7 +71,9 @@ pub fn metrics(outcome: &Outcome, seconds: f64) -> String {
     let mut text = String::new();
     let mut gauge = |name: &str, help: &str, values: &[(String, f64)]| {
         text.push_str(&format!("# HELP commpool_directory_{name} {help}\n# TYPE commpool_directory_{name} gauge\n"));
-        values.iter().for_each(|(labels, value)| text.push_str(&format!("commpool_directory_{name}{labels} {value}\n")));
+        values
+            .iter()
+            .for_each(|(labels, value)| text.push_str(&format!("commpool_directory_{name}{labels} {value}\n")));
     };
     let one = |value: f64| vec![(String::new(), value)];
     let finished = outcome.finished.parse::<jiff::Timestamp>().map_or(0.0, |at| at.as_second() as f64);

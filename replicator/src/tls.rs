@@ -47,7 +47,9 @@ pub fn explain(error: &std::io::Error, host: &str) -> String {
     };
     match problem {
         CertificateError::UnknownIssuer => "its certificate is not of a CA in caFile".to_owned(),
-        CertificateError::BadSignature => "its certificate is not signed by the CA that it names".to_owned(),
+        CertificateError::BadSignature => {
+            "its certificate is not of a CA in caFile, though of one with the same name".to_owned()
+        }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             format!("its certificate is not for `{host}`: use a name that is in it, or have one made for this name")
         }

@@ -142,7 +142,8 @@ fn keys() {
         assert_eq!(key(&default, "entryUUID", vec![bad.into()]), None, "{bad}");
     }
     let own = mapper(|mapping| mapping.key = "employeeNumber".to_owned());
-    let (one, two) = (key(&own, "employeenumber", vec![b"1".to_vec()]), key(&own, "employeenumber", vec![b"2".to_vec()]));
+    let (one, two) =
+        (key(&own, "employeenumber", vec![b"1".to_vec()]), key(&own, "employeenumber", vec![b"2".to_vec()]));
     assert!(one.is_some() && one != two && own.keys_may_repeat() && !default.keys_may_repeat());
     assert_eq!(key(&own, "objectGUID", vec![vec![1; 16]]), None);
 }

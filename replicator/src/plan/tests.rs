@@ -98,11 +98,8 @@ fn a_conflict_names_both_sides() {
 
 #[test]
 fn a_rename_drops_the_passwords_and_says_so() {
-    let renamed = case(
-        Some(found(1, Some("b@x"), Verdict::Yes)),
-        Some(known(Some("a@x"), State::On, None)),
-        Claim::Own,
-    );
+    let renamed =
+        case(Some(found(1, Some("b@x"), Verdict::Yes)), Some(known(Some("a@x"), State::On, None)), Claim::Own);
     let step = decide(&renamed, &policy(), NOW);
     assert!(step.act == Act::Change && step.drops_passwords);
 }
@@ -250,8 +247,10 @@ impl World {
 
     /// The store after these rows, as the store applies them.
     fn apply(&mut self, changes: &[Change]) {
-        let taken: Vec<&String> =
-            changes.iter().filter_map(|change| if let Change::Put { address, .. } = change { address.as_ref() } else { None }).collect();
+        let taken: Vec<&String> = changes
+            .iter()
+            .filter_map(|change| if let Change::Put { address, .. } = change { address.as_ref() } else { None })
+            .collect();
         for known in self.store.values_mut() {
             if known.address.as_ref().is_some_and(|address| taken.contains(&address)) {
                 known.address = None;
@@ -261,7 +260,8 @@ impl World {
             let n = change.key().0[0];
             match change {
                 Change::Put { address, state, fingerprint, .. } => {
-                    let known = Known { address: address.clone(), state: *state, fingerprint: *fingerprint, purge_at: None };
+                    let known =
+                        Known { address: address.clone(), state: *state, fingerprint: *fingerprint, purge_at: None };
                     self.store.insert(n, known);
                 }
                 Change::Lapse { purge_at, .. } => {

@@ -106,12 +106,20 @@ async fn same_in_the_end(chapters: &[Chapter], pool: Pool) {
     let fresh = Pool::new();
     live(&fresh, &last).await;
     let on = |picture: &[(u8, Option<String>, State, bool, String)]| -> Vec<String> {
-        let mut on: Vec<String> = picture.iter().filter(|(_, _, state, ..)| *state == State::On).filter_map(|(_, address, ..)| address.clone()).collect();
+        let mut on: Vec<String> = picture
+            .iter()
+            .filter(|(_, _, state, ..)| *state == State::On)
+            .filter_map(|(_, address, ..)| address.clone())
+            .collect();
         on.sort();
         on
     };
     let (here, fresh) = (on(&there), on(&picture(&fresh).await));
-    let kept: Vec<&String> = there.iter().filter(|(_, _, state, ..)| *state != State::On).filter_map(|(_, address, ..)| address.as_ref()).collect();
+    let kept: Vec<&String> = there
+        .iter()
+        .filter(|(_, _, state, ..)| *state != State::On)
+        .filter_map(|(_, address, ..)| address.as_ref())
+        .collect();
     // Who is switched off keeps an address that he has, even from somebody new.
     let expected: Vec<String> = fresh.into_iter().filter(|address| !kept.contains(&address)).collect();
     assert_eq!(here, expected);

@@ -88,7 +88,9 @@ async fn files_that_cannot_be_used_are_named() {
         std::fs::write(file.path(), text).unwrap();
         file
     };
-    for (text, cause) in [("", "no certificate"), ("-----BEGIN CERTIFICATE-----\n!!\n", "PEM"), ("nonsense", "no certificate")] {
+    for (text, cause) in
+        [("", "no certificate"), ("-----BEGIN CERTIFICATE-----\n!!\n", "PEM"), ("nonsense", "no certificate")]
+    {
         let file = file(text);
         let mut pool = Pool::new();
         pool.config = stub.configuration();

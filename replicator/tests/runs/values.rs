@@ -67,7 +67,8 @@ async fn binary_values() {
 #[tokio::test(flavor = "multi_thread")]
 async fn overlong_values() {
     let long = "ä".repeat(5000);
-    let mut entry = person(1, "p1@example.com", &[("displayName", &[&long]), ("title", &[&long]), ("company", &[&long])]);
+    let mut entry =
+        person(1, "p1@example.com", &[("displayName", &[&long]), ("title", &[&long]), ("company", &[&long])]);
     entry.dn = long.clone();
     let overlong = person(2, &format!("{long}@example.com"), &[]);
     let pool = Pool::sqlite();
@@ -106,7 +107,8 @@ async fn duplicates_in_other_letter_case_have_one_stable_winner() {
     for pool in Pool::both() {
         let outcome = pool.synced(&[second.clone(), first.clone()]).await;
         assert_eq!(pool.users().await, ["ada on"]);
-        let line = "ada@example.com: CN=Person 1,DC=example,DC=com has it, CN=Person 2,DC=example,DC=com asks for it too";
+        let line =
+            "ada@example.com: CN=Person 1,DC=example,DC=com has it, CN=Person 2,DC=example,DC=com asks for it too";
         assert_eq!((outcome.counts.conflicts, outcome.conflicts), (1, vec![line.to_owned()]));
     }
     // Who has it keeps it, though his key is the higher one.
@@ -116,7 +118,10 @@ async fn duplicates_in_other_letter_case_have_one_stable_winner() {
     pool.synced(&[first.clone(), second.clone()]).await;
     assert!(pool.known().await.keys().all(|known| known.0[..] == key(2)[..]));
     // And when he goes, the other one gets it.
-    assert_eq!(after(&[&[first.clone(), second], &[person(2, "bob@example.com", &[]), first]]).await, ["ada on", "bob on"]);
+    assert_eq!(
+        after(&[&[first.clone(), second], &[person(2, "bob@example.com", &[]), first]]).await,
+        ["ada on", "bob on"]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -158,8 +163,7 @@ async fn two_swap_their_addresses() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_pass_their_addresses_on() {
-    let turned =
-        [person(1, "p2@example.com", &[]), person(2, "p3@example.com", &[]), person(3, "p1@example.com", &[])];
+    let turned = [person(1, "p2@example.com", &[]), person(2, "p3@example.com", &[]), person(3, "p1@example.com", &[])];
     assert_eq!(after(&[&people(1..=3), &turned]).await, ["p2 on", "p3 on", "p1 on"]);
 }
 
