@@ -4,7 +4,7 @@
 //!
 //! [`run`] is one run: it takes the lease, reads the directory to its end, compares, and applies what has to change in one
 //! transaction. It never panics, never blocks the runtime, and says in the
-//! [`Outcome`](commpool_model::directory::Outcome) what came of it. [`cycle::plan`] shows what a run would do.
+//! [`Outcome`] what came of it. [`cycle::plan`] shows what a run would do.
 //!
 //! The temporary file in which directory and store are compared goes where SQLite puts such files: the folder in
 //! `TMPDIR`, else `/var/tmp` or `/tmp`. [`cycle::Job::folder`] names another.

@@ -46,9 +46,9 @@ pub fn explain(error: &std::io::Error, host: &str) -> String {
         };
     };
     match problem {
-        CertificateError::UnknownIssuer => "its certificate is not of a CA in caFile".to_owned(),
-        CertificateError::BadSignature => {
-            "its certificate is not of a CA in caFile, though of one with the same name".to_owned()
+        // A bad signature: of a CA that has the same name and another key.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "its certificate is not of a CA in caFile".to_owned()
         }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             format!("its certificate is not for `{host}`: use a name that is in it, or have one made for this name")

@@ -28,7 +28,7 @@ async fn a_good_certificate_is_enough_in_both_ways() {
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_certificates_are_named_and_never_see_a_bind() {
     for (flaw, cause) in [
-        (Flaw::Ca, "not"),
+        (Flaw::Ca, "is not of a CA in caFile"),
         (Flaw::Host, "is not for `127.0.0.1`"),
         (Flaw::Expired, "has expired"),
         (Flaw::Early, "is not valid yet"),
