@@ -116,6 +116,7 @@ pub(crate) const GROUPS: &[Group] = &[
             Run::Files("crates/model", ""),
             Run::Files("crates/sip", ""),
             Run::Files("crates/rsip-compat", ""),
+            Run::Files("replicator", ""),
             Run::Files("server", ""),
         ],
         parts: &[],
