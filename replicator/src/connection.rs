@@ -100,11 +100,15 @@ impl Connection {
     /// # Errors
     /// The server refuses, or is lost.
     pub async fn bind(&mut self, name: &str, password: &str) -> Result<(), Fault> {
-        let number = self.stream.send(&Request::Bind(name, password.as_bytes())).await?;
-        match self.stream.answer(number).await? {
-            Answer::Bound(result) if result.code == 0 => Ok(()),
-            Answer::Bound(result) => Err(self.stream.named(result.bind_fault())),
-            _ => Err(self.stream.nonsense("it answers a bind with something else")),
+        let answered = async {
+            let number = self.stream.send(&Request::Bind(name, password.as_bytes())).await?;
+            self.stream.answer(number).await
+        };
+        match answered.await {
+            Ok(Answer::Bound(result)) if result.code == 0 => Ok(()),
+            Ok(Answer::Bound(result)) => Err(self.stream.named(result.bind_fault())),
+            Ok(_) => Err(self.stream.nonsense("it answers a bind with something else").before_reading()),
+            Err(fault) => Err(fault.before_reading()),
         }
     }
 
@@ -161,7 +165,7 @@ async fn start_tls(server: &Server, tcp: TcpStream, timeout: Duration) -> Result
         Ok(Answer::Extended(LdapResult { code: 0, .. })) => {}
         Ok(Answer::Extended(result)) => return Err(unreachable(format!("refuses StartTLS ({result}); use ldaps://"))),
         Ok(_) => return Err(unreachable("answers StartTLS with something else".to_owned())),
-        Err(fault) => return Err(Fault::new(Kind::Unreachable, fault.text)),
+        Err(fault) => return Err(fault.before_reading()),
     }
     if plain.filled > 0 {
         return Err(unreachable("says more than it should before TLS".to_owned()));

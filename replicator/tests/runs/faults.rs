@@ -100,7 +100,9 @@ async fn silence_is_noticed() {
         assert!(outcome.message.contains("silent for 1 s"), "{outcome:?}");
     }
     let bind: Script = Arc::new(|_, ask| matches!(ask, Ask::Bind { .. }).then(|| vec![Deed::Silence]));
-    assert!(spoilt(bind).await.message.contains("silent for 1 s"));
+    let outcome = spoilt(bind).await;
+    assert_eq!(outcome.result, RunResult::DirectoryUnavailable);
+    assert!(outcome.message.contains("silent for 1 s"), "{outcome:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
