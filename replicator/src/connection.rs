@@ -1,27 +1,30 @@
-//! A connection to an LDAP server: secured before anything is said, every wait bounded, one message in memory at a time.
+//! A connection to an LDAP server: secured before anything is said, every wait bounded.
 
 use std::future::Future;
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
+use ldap3::asn1::{PL, StructureTag};
+use ldap3::controls::{Control, ControlType, PagedResults};
+use ldap3::{Ldap, LdapConnAsync, LdapConnSettings, LdapError, Scope, SearchStream, StdStream};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
-use crate::ber;
+use crate::ber::{Reader, SEQUENCE};
 use crate::entry::Entry;
 use crate::fault::{Fault, Kind, LdapResult};
-use crate::message::{self, Answer, Request, Search};
+use crate::guard::{self, Messages, Verdict};
 use crate::tls::{self, Certificate};
 
-/// Longest message of a server, octets.
-const MAX_MESSAGE: usize = 8 << 20;
-/// Octets read at once.
-const CHUNK: usize = 16 << 10;
+/// StartTLS (RFC 4511 §4.14) as message 1.
+const START_TLS: &[u8] = b"\x30\x1d\x02\x01\x01\x77\x18\x80\x161.3.6.1.4.1.1466.20037";
 
 /// Where a server is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,11 +56,34 @@ impl Server {
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         Ok(Self { url: url.to_owned(), host: bare.to_owned(), port, start_tls })
     }
+
+    fn unreachable(&self, why: impl std::fmt::Display) -> Fault {
+        Fault::new(Kind::Unreachable, format!("{}: {why}", self.url))
+    }
+}
+
+/// A search, to be asked page by page.
+#[derive(Clone, Debug)]
+pub struct Search {
+    /// Distinguished name where it begins.
+    pub base: String,
+    /// How deep it goes.
+    pub scope: Scope,
+    /// Filter (RFC 4515).
+    pub filter: String,
+    /// Attributes wanted.
+    pub attributes: Vec<String>,
+    /// Entries wanted at once.
+    pub page_size: u32,
 }
 
 /// A connection on which TLS is good.
 pub struct Connection {
-    stream: Framed<TlsStream<TcpStream>>,
+    ldap: Ldap,
+    tasks: [JoinHandle<()>; 2],
+    verdict: Verdict,
+    url: String,
+    timeout: Duration,
     /// Certificate of the server, if it can be read.
     pub certificate: Option<Certificate>,
 }
@@ -71,28 +97,46 @@ pub enum Item {
     End(Vec<u8>),
 }
 
+/// A page that was asked for.
+pub struct Page {
+    stream: SearchStream<'static, String, Vec<String>>,
+    base: String,
+}
+
 impl Connection {
     /// Reaches a server and secures the connection. `timeout`: for each step.
     ///
     /// # Errors
     /// The server is not there or does not prove who it is.
     pub async fn open(server: &Server, tls: Arc<ClientConfig>, timeout: Duration) -> Result<Self, Fault> {
-        let unreachable = |why: String| Fault::new(Kind::Unreachable, format!("{}: {why}", server.url));
         let name = ServerName::try_from(server.host.clone())
-            .map_err(|_| unreachable("its host is no name that a certificate can be for".to_owned()))?;
+            .map_err(|_| server.unreachable("its host is no name that a certificate can be for"))?;
         let tcp = within(timeout, TcpStream::connect((server.host.as_str(), server.port))).await;
-        let tcp = tcp.map_err(|error| unreachable(format!("cannot be reached: {}", plain(&error))))?;
+        let tcp = tcp.map_err(|error| server.unreachable(format!("cannot be reached: {}", plain(&error))))?;
         // Requests are small and each waits for the answer to the one before.
         let _ = tcp.set_nodelay(true);
         let tcp = if server.start_tls { start_tls(server, tcp, timeout).await? } else { tcp };
         let secured = within(timeout, TlsConnector::from(tls).connect(name, tcp)).await;
         let stream = secured.map_err(|error| match error.kind() {
-            io::ErrorKind::TimedOut => unreachable("is silent when TLS begins".to_owned()),
-            _ => unreachable(tls::explain(&error, &server.host)),
+            io::ErrorKind::TimedOut => server.unreachable("is silent when TLS begins"),
+            _ => server.unreachable(tls::explain(&error, &server.host)),
         })?;
         let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
         let certificate = leaf.and_then(|leaf| Certificate::read(leaf));
-        Ok(Self { stream: Framed::new(stream, server.url.clone(), timeout), certificate })
+        let internal = |why: String| Fault::new(Kind::Internal, format!("no socket pair: {why}"));
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(|error| internal(error.to_string()))?;
+        ours.set_nonblocking(true).map_err(|error| internal(error.to_string()))?;
+        let ours = UnixStream::from_std(ours).map_err(|error| internal(error.to_string()))?;
+        let settings = LdapConnSettings::new().set_std_stream(StdStream::Unix(theirs));
+        // The name is not looked at: the stream is given.
+        let (driver, ldap) = LdapConnAsync::with_settings(settings, "ldapi://guarded")
+            .await
+            .map_err(|error| internal(error.to_string()))?;
+        let verdict = Verdict::default();
+        let guarding = tokio::spawn(guard::pass(stream, ours, verdict.clone()));
+        // It ends when its stream does, and says why to those who wait for it.
+        let driving = tokio::spawn(async move { drop(driver.drive().await) });
+        Ok(Self { ldap, tasks: [guarding, driving], verdict, url: server.url.clone(), timeout, certificate })
     }
 
     /// Proves who we are.
@@ -100,176 +144,161 @@ impl Connection {
     /// # Errors
     /// The server refuses, or is lost.
     pub async fn bind(&mut self, name: &str, password: &str) -> Result<(), Fault> {
-        let answered = async {
-            let number = self.stream.send(&Request::Bind(name, password.as_bytes())).await?;
-            self.stream.answer(number).await
-        };
-        match answered.await {
-            Ok(Answer::Bound(result)) if result.code == 0 => Ok(()),
-            Ok(Answer::Bound(result)) => Err(self.stream.named(result.bind_fault())),
-            Ok(_) => Err(self.stream.nonsense("it answers a bind with something else").before_reading()),
-            Err(fault) => Err(fault.before_reading()),
-        }
+        self.ldap.with_timeout(self.timeout);
+        let bound = contained(self.ldap.simple_bind(name, password)).await;
+        let result = bound.map_err(|error| self.lost(error).before_reading())?;
+        if result.rc == 0 { Ok(()) } else { Err(self.named(result_of(&result).bind_fault())) }
     }
 
     /// Asks for a page of a search. `cookie`: that of the page before, empty for the first.
     ///
     /// # Errors
-    /// The server is lost.
-    pub async fn ask(&mut self, search: &Search, cookie: &[u8]) -> Result<Page, Fault> {
-        let number = self.stream.send(&Request::Search(search, cookie)).await?;
-        Ok(Page { number, base: search.base.clone() })
+    /// The server is lost, or the filter is none.
+    pub async fn ask(&mut self, search: &Search, cookie: Vec<u8>) -> Result<Page, Fault> {
+        let size = i32::try_from(search.page_size).unwrap_or(i32::MAX);
+        self.ldap.with_timeout(self.timeout).with_controls(PagedResults { size, cookie });
+        let asked = self.ldap.streaming_search(&search.base, search.scope, &search.filter, search.attributes.clone());
+        let stream = contained(asked).await.map_err(|error| self.lost(error))?;
+        Ok(Page { stream, base: search.base.clone() })
     }
 
     /// What comes next of a page.
     ///
     /// # Errors
     /// The server is lost or refuses.
-    pub async fn next(&mut self, page: &Page) -> Result<Item, Fault> {
+    pub async fn next(&mut self, page: &mut Page) -> Result<Item, Fault> {
         loop {
-            match self.stream.answer(page.number).await? {
-                Answer::Entry(entry) => return Ok(Item::Entry(entry)),
-                Answer::Done(result, cookie) if result.code == 0 => return Ok(Item::End(cookie)),
-                Answer::Done(result, _) => return Err(self.stream.named(result.search_fault(&page.base))),
-                Answer::Other => {}
-                Answer::Bound(_) | Answer::Extended(_) => {
-                    return Err(self.stream.nonsense("it answers a search with something else"));
-                }
+            match contained(page.stream.next()).await.map_err(|error| self.lost(error))? {
+                Some(other) if other.is_ref() || other.is_intermediate() => {}
+                Some(found) => match entry(found.0) {
+                    Some(entry) => return Ok(Item::Entry(entry)),
+                    None => return Err(self.broken("it does not speak LDAP: an entry is none")),
+                },
+                None => break,
             }
         }
+        let finished = contained(async { Ok(page.stream.finish().await) }).await;
+        let result = finished.map_err(|error| self.lost(error))?;
+        if result.rc != 0 {
+            return Err(self.named(result_of(&result).search_fault(&page.base)));
+        }
+        Ok(Item::End(cookie(result.ctrls)))
     }
 
     /// Says goodbye; whether that arrives does not matter.
     pub async fn close(mut self) {
-        let _ = self.stream.send(&Request::Unbind).await;
-        let _ = within(self.stream.timeout, self.stream.io.shutdown()).await;
-    }
-}
-
-/// A page that was asked for.
-#[derive(Debug)]
-pub struct Page {
-    number: u32,
-    base: String,
-}
-
-/// StartTLS (RFC 4511 §4.14): nothing else is said before, and nothing that came before TLS is kept.
-async fn start_tls(server: &Server, tcp: TcpStream, timeout: Duration) -> Result<TcpStream, Fault> {
-    let unreachable = |why: String| Fault::new(Kind::Unreachable, format!("{}: {why}", server.url));
-    let mut plain = Framed::new(tcp, server.url.clone(), timeout);
-    let begun = async {
-        let number = plain.send(&Request::StartTls).await?;
-        plain.answer(number).await
-    };
-    match begun.await {
-        Ok(Answer::Extended(LdapResult { code: 0, .. })) => {}
-        Ok(Answer::Extended(result)) => return Err(unreachable(format!("refuses StartTLS ({result}); use ldaps://"))),
-        Ok(_) => return Err(unreachable("answers StartTLS with something else".to_owned())),
-        Err(fault) => return Err(fault.before_reading()),
-    }
-    if plain.filled > 0 {
-        return Err(unreachable("says more than it should before TLS".to_owned()));
-    }
-    Ok(plain.io)
-}
-
-/// Messages over a stream.
-struct Framed<S> {
-    io: S,
-    /// What was read and not yet taken is `buffer[..filled]`.
-    buffer: Vec<u8>,
-    filled: usize,
-    next: u32,
-    name: String,
-    timeout: Duration,
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Framed<S> {
-    fn new(io: S, name: String, timeout: Duration) -> Self {
-        Self { io, buffer: Vec::new(), filled: 0, next: 1, name, timeout }
+        let _ = contained(self.ldap.with_timeout(self.timeout).unbind()).await;
     }
 
     fn named(&self, fault: Fault) -> Fault {
-        Fault { text: format!("{}: {}", self.name, fault.text), ..fault }
+        Fault { text: format!("{}: {}", self.url, fault.text), ..fault }
     }
 
     fn broken(&self, why: impl std::fmt::Display) -> Fault {
-        Fault::new(Kind::Broken, format!("{}: {why}", self.name))
+        Fault::new(Kind::Broken, format!("{}: {why}", self.url))
     }
 
-    fn nonsense(&self, why: &str) -> Fault {
-        self.broken(format!("it does not speak LDAP: {why}"))
-    }
-
-    async fn send(&mut self, request: &Request<'_>) -> Result<u32, Fault> {
-        let number = self.next;
-        self.next = self.next % 0x7fff_ffff + 1;
-        let octets = request.encode(number);
-        let sent = within(self.timeout, async {
-            self.io.write_all(&octets).await?;
-            self.io.flush().await
-        });
-        match sent.await {
-            Ok(()) => Ok(number),
-            Err(error) => Err(self.lost(&error)),
-        }
-    }
-
-    fn lost(&self, error: &io::Error) -> Fault {
-        match error.kind() {
-            io::ErrorKind::TimedOut => {
+    fn lost(&self, error: Lost) -> Fault {
+        match (error, self.verdict.get()) {
+            (_, Some(verdict)) => self.broken(verdict),
+            (Lost::Error(LdapError::Timeout { .. }), None) => {
                 self.broken(format!("it has been silent for {} s (timeoutSeconds)", self.timeout.as_secs()))
             }
-            _ => self.broken(format!("the connection was lost: {}", plain(error))),
-        }
-    }
-
-    /// The next message with this number.
-    async fn answer(&mut self, number: u32) -> Result<Answer, Fault> {
-        let timeout = self.timeout;
-        let whole = match within(timeout, self.whole()).await {
-            Ok(whole) => whole,
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(self.nonsense(&error.to_string())),
-            Err(error) => return Err(self.lost(&error)),
-        };
-        let decoded = message::decode(self.buffer.get(..whole).unwrap_or_default());
-        self.buffer.copy_within(whole..self.filled, 0);
-        self.filled -= whole;
-        match decoded {
-            Ok((found, answer)) if found == number => Ok(answer),
-            // RFC 4511 §4.4.1: the server says why it hangs up.
-            Ok((0, Answer::Extended(result))) => Err(self.broken(format!("it hangs up ({result})"))),
-            Ok(_) => Err(self.nonsense("an answer to nothing that was asked")),
-            Err(malformed) => Err(self.nonsense(malformed.0)),
-        }
-    }
-
-    /// Octets of the message at the start of the buffer, once it is there.
-    async fn whole(&mut self) -> io::Result<usize> {
-        loop {
-            let there = self.buffer.get(..self.filled).unwrap_or_default();
-            let header =
-                ber::header(there).map_err(|malformed| io::Error::new(io::ErrorKind::InvalidData, malformed.0))?;
-            let whole = match header {
-                Some(header) if header.tag != ber::SEQUENCE => {
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, "a message begins with something else"));
-                }
-                Some(header) => header.whole().filter(|whole| *whole <= MAX_MESSAGE),
-                None => Some(0),
-            };
-            let Some(whole) = whole else {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "a message is longer than 8 MiB"));
-            };
-            if whole > 0 && whole <= self.filled {
-                return Ok(whole);
+            (Lost::Error(LdapError::FilterParsing), None) => {
+                Fault::new(Kind::Configuration, "ldap.filter is no filter (RFC 4515)")
             }
-            self.buffer.resize(self.filled + CHUNK, 0);
-            match self.io.read(self.buffer.get_mut(self.filled..).unwrap_or_default()).await? {
-                0 => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the other side hung up")),
-                read => self.filled += read,
-            }
+            (Lost::Error(error), None) => self.broken(format!("the connection was lost: {error}")),
+            (Lost::Panic, None) => self.broken("it does not speak LDAP: its answer is not understood"),
         }
     }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let [_, driving] = &self.tasks;
+        // The guard ends with it, after what is still to be sent.
+        driving.abort();
+    }
+}
+
+/// Why a call of the crate came to nothing.
+enum Lost {
+    Error(LdapError),
+    Panic,
+}
+
+/// Carries out a call of the crate, which panics where it meets what it does not expect.
+async fn contained<T>(call: impl Future<Output = ldap3::result::Result<T>>) -> Result<T, Lost> {
+    match AssertUnwindSafe(call).catch_unwind().await {
+        Ok(done) => done.map_err(Lost::Error),
+        Err(_) => Err(Lost::Panic),
+    }
+}
+
+fn result_of(result: &ldap3::LdapResult) -> LdapResult {
+    LdapResult { code: result.rc, diagnostic: result.text.clone() }
+}
+
+/// An entry as it came, all values as octets: the crate's own form sorts attributes by what their values look like.
+fn entry(tag: StructureTag) -> Option<Entry> {
+    let mut parts = constructed(tag)?.into_iter();
+    let dn = String::from_utf8_lossy(&primitive(parts.next()?)?).into_owned();
+    let mut entry = Entry { dn, attributes: Vec::new() };
+    for attribute in constructed(parts.next()?)? {
+        let mut parts = constructed(attribute)?.into_iter();
+        let name = primitive(parts.next()?)?;
+        let values = constructed(parts.next()?)?.into_iter().map(primitive).collect::<Option<Vec<_>>>()?;
+        entry.add(&String::from_utf8_lossy(&name), values);
+    }
+    Some(entry)
+}
+
+fn constructed(tag: StructureTag) -> Option<Vec<StructureTag>> {
+    match tag.payload {
+        PL::C(parts) => Some(parts),
+        PL::P(_) => None,
+    }
+}
+
+fn primitive(tag: StructureTag) -> Option<Vec<u8>> {
+    match tag.payload {
+        PL::P(octets) => Some(octets),
+        PL::C(_) => None,
+    }
+}
+
+/// The cookie among the controls of an answer; empty where the server knows no pages.
+fn cookie(controls: Vec<Control>) -> Vec<u8> {
+    let pages = |Control(kind, raw)| match kind {
+        // The guard let only a well-formed one through.
+        Some(ControlType::PagedResults) if raw.val.is_some() => Some(raw.parse::<PagedResults>().cookie),
+        _ => None,
+    };
+    controls.into_iter().find_map(pages).unwrap_or_default()
+}
+
+/// StartTLS: nothing else is said before, and nothing that came before TLS is kept.
+async fn start_tls(server: &Server, mut tcp: TcpStream, timeout: Duration) -> Result<TcpStream, Fault> {
+    let lost = |error: io::Error| match error.kind() {
+        io::ErrorKind::TimedOut => server.unreachable("is silent when asked for StartTLS"),
+        io::ErrorKind::InvalidData => server.unreachable(format!("does not speak LDAP: {error}")),
+        _ => server.unreachable(format!("the connection was lost before TLS: {}", plain(&error))),
+    };
+    within(timeout, tcp.write_all(START_TLS)).await.map_err(lost)?;
+    let mut messages = Messages::new(tcp);
+    let answer = within(timeout, messages.next()).await.map_err(lost)?;
+    match answer_to_start_tls(answer) {
+        Some(LdapResult { code: 0, .. }) => {}
+        Some(result) => return Err(server.unreachable(format!("refuses StartTLS ({result}); use ldaps://"))),
+        None => return Err(server.unreachable("answers StartTLS with something else")),
+    }
+    messages.into_inner().ok_or_else(|| server.unreachable("says more than it should before TLS"))
+}
+
+fn answer_to_start_tls(message: &[u8]) -> Option<LdapResult> {
+    let mut message = Reader::new(Reader::new(message).expect(SEQUENCE).ok()?);
+    let (_, (tag, body)) = (message.any().ok()?, message.any().ok()?);
+    (tag == 0x78).then(|| guard::result(&mut Reader::new(body)).ok())?
 }
 
 async fn within<T>(limit: Duration, done: impl Future<Output = io::Result<T>>) -> io::Result<T> {
@@ -280,7 +309,7 @@ async fn within<T>(limit: Duration, done: impl Future<Output = io::Result<T>>) -
 }
 
 /// An error of the operating system without its number.
-fn plain(error: &io::Error) -> String {
+pub(crate) fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     crate::text::shown(text, 200)

@@ -4,15 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use commpool_model::config::Directory;
+use ldap3::{Scope, ldap_escape, parse_filter};
 use rustls::ClientConfig;
 
-use crate::connection::{Connection, Item, Server};
+use crate::connection::{Connection, Item, Search, Server};
 use crate::entry::Entry;
 use crate::fault::{Fault, Kind};
 use crate::files;
-use crate::filter;
 use crate::mapping::Mapper;
-use crate::message::{Scope, Search};
 use crate::source::{Intake, Source};
 use crate::tls;
 
@@ -51,18 +50,18 @@ impl Ldap {
     /// A file or the filter cannot be used.
     pub fn new(config: &Directory, mapper: &Mapper) -> Result<Self, Fault> {
         let ldap = &config.ldap;
-        let compile = |text: &str| {
-            let bad = |error| Fault::new(Kind::Configuration, format!("ldap.filter: {error}"));
-            filter::compile(text).map_err(bad)
-        };
         let search = |filter: &str, attributes: Vec<String>| -> Result<Search, Fault> {
-            let base = ldap.base_dn.clone();
-            Ok(Search { base, scope: Scope::Subtree, filter: compile(filter)?, attributes, page_size: ldap.page_size })
+            if parse_filter(filter).is_err() {
+                let text = format!("ldap.filter: `{}` is no filter (RFC 4515)", crate::text::shown(filter, 200));
+                return Err(Fault::new(Kind::Configuration, text));
+            }
+            let (base, filter) = (ldap.base_dn.clone(), filter.to_owned());
+            Ok(Search { base, scope: Scope::Subtree, filter, attributes, page_size: ldap.page_size })
         };
         let enabled = &config.mapping.enabled;
         let group = (!enabled.group.is_empty()).then(|| -> Result<Group, Fault> {
             let rule = if enabled.nested { IN_CHAIN } else { "" };
-            let filter = format!("(&{}(memberOf{rule}={}))", ldap.filter, filter::escape(&enabled.group));
+            let filter = format!("(&{}(memberOf{rule}={}))", ldap.filter, ldap_escape(enabled.group.as_str()));
             // 1.1: no attributes (RFC 4511 §4.5.1.8).
             let itself = search("(objectClass=*)", vec!["1.1".to_owned()])?;
             let itself = Search { base: enabled.group.clone(), scope: Scope::Base, ..itself };
@@ -121,10 +120,10 @@ impl Ldap {
             let group = crate::text::shown(&group.base, 200);
             Fault::new(Kind::Refused, format!("the group `{group}` (mapping.enabled.group) cannot be read: {text}"))
         };
-        let page = connection.ask(group, &[]).await?;
+        let mut page = connection.ask(group, Vec::new()).await?;
         let mut seen = false;
         loop {
-            match connection.next(&page).await {
+            match connection.next(&mut page).await {
                 Ok(Item::Entry(_)) => seen = true,
                 Ok(Item::End(_)) if seen => return Ok(()),
                 Ok(Item::End(_)) => return Err(missing("it is not there, or the account may not see it")),
@@ -173,11 +172,11 @@ async fn pages(connection: &mut Connection, search: &Search, intake: &mut Intake
     let mut cookie = Vec::new();
     let mut stale = 0;
     loop {
-        let page = connection.ask(search, &cookie).await?;
+        let mut page = connection.ask(search, cookie).await?;
         let mut batch: Vec<Entry> = Vec::new();
         let mut new = 0;
         cookie = loop {
-            match connection.next(&page).await? {
+            match connection.next(&mut page).await? {
                 Item::Entry(entry) => batch.push(entry),
                 Item::End(cookie) => break cookie,
             }

@@ -25,12 +25,11 @@
 //!
 //! # Inside
 //!
-//! Pure: [`ber`], [`message`] and [`filter`] (LDAP as octets), [`entry`], [`mapping`] (entry → user), [`plan`] (what is
-//! done about a user). Thin: [`connection`] and [`ldap`] (servers, TLS, pages), [`catalogue`] (the temporary file),
+//! Pure: [`ber`] (LDAP as octets), [`entry`], [`mapping`] (entry → user), [`plan`] (what is done about a user). Thin: [`connection`] and [`ldap`] (servers, TLS, pages), [`catalogue`] (the temporary file),
 //! [`records`] (the store), [`cycle`] (the order of it all), [`check`], [`cli`].
 //!
-//! LDAP is spoken here and not through a crate: what a directory answers is a stranger's word, and is read without
-//! recursion, without panics and one bounded message at a time.
+//! What a directory answers is a stranger's word: [`guard`] lets only whole, bounded, well-formed answers through to the
+//! LDAP crate, and what that panics at all the same is a lost connection.
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
@@ -43,10 +42,9 @@ pub mod cycle;
 pub mod entry;
 pub mod fault;
 pub mod files;
-pub mod filter;
+pub mod guard;
 pub mod ldap;
 pub mod mapping;
-pub mod message;
 pub mod plan;
 pub mod records;
 pub mod report;
