@@ -178,9 +178,8 @@ fn last(pool: &ValidatedPool, status: &DirectorySyncStatus) -> Finding {
         Some(Reason::Synced) => (Reason::Synced, summary(status)),
         Some(Reason::DeletionHeld) => {
             let digest = status.plan_digest.as_deref().unwrap_or_default();
-            let release = format!("if that is meant, set spec.directorySync.removal.releaseDigest to {digest}");
-            // first, because a long message is cut
-            (Reason::DeletionHeld, format!("{release}: {}", error()))
+            let message = format!("{} (status.directorySync.planDigest: {digest})", error());
+            (Reason::DeletionHeld, if error().contains(digest) { error() } else { message })
         }
         Some(other) => (other, error()),
     }
