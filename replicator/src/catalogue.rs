@@ -13,11 +13,12 @@ use crate::fault::{Fault, Kind};
 use crate::mapping::{Found, Verdict, Wanted};
 use crate::plan::{Candidate, Case, Claim, Known};
 
+// The indexes are there from the beginning, so that nothing is ever sorted: sorting would need memory, or more files.
 const TABLES: &str = "
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
 PRAGMA locking_mode = EXCLUSIVE;
-PRAGMA temp_store = FILE;
+PRAGMA temp_store = MEMORY;
 PRAGMA cache_size = -4096;
 PRAGMA cache_spill = ON;
 CREATE TABLE person (
@@ -26,12 +27,10 @@ CREATE TABLE person (
     display_name TEXT, phone TEXT, title TEXT, company TEXT, office TEXT, fingerprint BLOB,
     known_state INTEGER, known_address TEXT, known_fingerprint BLOB, purge_at INTEGER
 ) WITHOUT ROWID;
+CREATE INDEX person_address ON person (address, key) WHERE address IS NOT NULL;
+CREATE UNIQUE INDEX person_known_address ON person (known_address) WHERE known_address IS NOT NULL;
 CREATE TABLE claim (address TEXT PRIMARY KEY, winner BLOB NOT NULL, stranger TEXT) WITHOUT ROWID;
 BEGIN;";
-
-const INDEXES: &str = "
-CREATE INDEX person_address ON person (address, key) WHERE address IS NOT NULL;
-CREATE UNIQUE INDEX person_known_address ON person (known_address) WHERE known_address IS NOT NULL;";
 
 const ADD: &str = "
 INSERT INTO person (key, dn, address, problem, enabled, display_name, phone, title, company, office, fingerprint)
@@ -179,7 +178,6 @@ impl Catalogue {
     /// # Errors
     /// The file cannot be used.
     pub fn settle(&mut self) -> Result<(), Fault> {
-        self.file.execute_batch(INDEXES)?;
         let mut claimants = self.file.prepare(
             "SELECT address, key, enabled, member, known_state IS NOT NULL, address IS known_address
              FROM person INDEXED BY person_address WHERE address IS NOT NULL ORDER BY address, key",

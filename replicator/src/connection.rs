@@ -146,7 +146,7 @@ impl Connection {
     pub async fn bind(&mut self, name: &str, password: &str) -> Result<(), Fault> {
         self.ldap.with_timeout(self.timeout);
         let bound = contained(self.ldap.simple_bind(name, password)).await;
-        let result = bound.map_err(|error| self.lost(error))?;
+        let result = bound.map_err(|error| self.lost(error).before_reading())?;
         if result.rc == 0 { Ok(()) } else { Err(self.named(result_of(&result).bind_fault())) }
     }
 

@@ -73,20 +73,28 @@ impl Planned {
 
 /// One run over LDAP; never panics, and ends soon after `stop` unless rows are being written.
 pub async fn run(job: Job, holder: &str, stop: &CancellationToken) -> Outcome {
-    let mapper = Mapper::new(&job.config.mapping, &job.domains);
-    match Ldap::new(&job.config, &mapper) {
-        Ok(ldap) => run_from(ldap, job, holder, stop).await,
-        Err(fault) => report::failed(&fault, report::moment()),
-    }
+    let (holder, stop) = (holder.to_owned(), stop.clone());
+    contained(move |started| async move {
+        let mapper = Mapper::new(&job.config.mapping, &job.domains);
+        let source = Ldap::new(&job.config, &mapper)?;
+        leased(&source, &job, &holder, &stop, started).await
+    })
+    .await
 }
 
 /// As [`run`], from any source.
 pub async fn run_from(source: impl Source, job: Job, holder: &str, stop: &CancellationToken) -> Outcome {
+    let (holder, stop) = (holder.to_owned(), stop.clone());
+    contained(move |started| async move { leased(&source, &job, &holder, &stop, started).await }).await
+}
+
+/// In a task of its own, so that a panic is an outcome and not the end of the server.
+async fn contained<F>(work: impl FnOnce(String) -> F) -> Outcome
+where
+    F: Future<Output = Result<Outcome, Fault>> + Send + 'static,
+{
     let started = report::moment();
-    let (holder, stop, begun) = (holder.to_owned(), stop.clone(), started.clone());
-    // In a task of its own, so that a panic is an outcome and not the end of the server.
-    let task = tokio::spawn(async move { leased(&source, &job, &holder, &stop, begun).await });
-    match AbortOnDropHandle::new(task).await {
+    match AbortOnDropHandle::new(tokio::spawn(work(started.clone()))).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(fault)) => report::failed(&fault, started),
         Err(_) => report::failed(&Fault::new(Kind::Internal, "the run has panicked: see the log"), started),

@@ -45,6 +45,12 @@ impl Fault {
         Self { kind, text: text.into() }
     }
 
+    /// The same of a server from which nothing was read yet.
+    pub fn before_reading(self) -> Self {
+        let kind = if self.kind == Kind::Broken { Kind::Unreachable } else { self.kind };
+        Self { kind, ..self }
+    }
+
     /// Whether another server of the same directory may do better.
     pub const fn try_another(&self) -> bool {
         matches!(self.kind, Kind::Unreachable | Kind::Broken)

@@ -4,6 +4,7 @@
 //! length is announced to it. So it talks to a socket of this process, and behind that sits this guard.
 
 use std::io;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -14,8 +15,12 @@ use crate::fault::LdapResult;
 
 /// Control of results in pages (RFC 2696).
 const PAGED: &[u8] = b"1.2.840.113556.1.4.319";
+/// The end of a search's answers.
+const SEARCH_DONE: u8 = 0x65;
 /// Longest message of a server, octets.
 const MAX_MESSAGE: usize = 8 << 20;
+/// Most octets of entries in one page: the crate keeps what was not yet asked of it.
+const MAX_PAGE: usize = 64 << 20;
 /// Octets read at once.
 const CHUNK: usize = 16 << 10;
 
@@ -38,16 +43,42 @@ impl Verdict {
 /// Passes requests to the server and good answers to the crate, until one side ends.
 pub async fn pass(server: impl AsyncRead + tokio::io::AsyncWrite, client: UnixStream, verdict: Verdict) {
     let (from_server, mut to_server) = tokio::io::split(server);
-    let (mut from_client, mut to_client) = client.into_split();
+    let (from_client, mut to_client) = client.into_split();
+    // Nobody asks twice before there is an answer, so that the last question is the one that is open.
+    let question = AtomicU8::new(0);
     let asked = async {
-        let ended = tokio::io::copy(&mut from_client, &mut to_server).await;
+        let mut requests = Messages::new(from_client);
+        let ended = loop {
+            let request = match requests.any().await {
+                Ok(request) => request,
+                Err(error) => break error,
+            };
+            question.store(operation(request), Ordering::Relaxed);
+            let sent = async {
+                to_server.write_all(request).await?;
+                to_server.flush().await
+            };
+            if let Err(error) = sent.await {
+                break error;
+            }
+        };
         let _ = to_server.shutdown().await;
-        ended.map(drop)
+        Err(ended)
     };
     let answered = async {
-        let mut messages = Messages::new(from_server);
+        let mut answers = Messages::new(from_server);
+        let mut page = 0;
         loop {
-            to_client.write_all(messages.next().await?).await?;
+            let answer = answers.next().await?;
+            let kind = operation(answer);
+            if !fits(kind, question.load(Ordering::Relaxed)) {
+                return Err(invalid("an answer to another question"));
+            }
+            page = if kind == SEARCH_DONE { 0 } else { page + answer.len() };
+            if page > MAX_PAGE {
+                return Err(invalid("a page is longer than 64 MiB"));
+            }
+            to_client.write_all(answer).await?;
         }
     };
     let ended: io::Result<()> = tokio::select! {
@@ -57,6 +88,27 @@ pub async fn pass(server: impl AsyncRead + tokio::io::AsyncWrite, client: UnixSt
     if let Err(error) = ended {
         verdict.set(reason(&error));
     }
+}
+
+/// Whether an answer of this kind belongs to a question of that kind: a server cannot make the crate meet what it does not
+/// expect.
+const fn fits(answer: u8, question: u8) -> bool {
+    match question {
+        0x60 => answer == 0x61,
+        0x63 => matches!(answer, 0x64 | SEARCH_DONE | 0x73 | 0x79),
+        0x77 => matches!(answer, 0x78 | 0x79),
+        _ => false,
+    }
+}
+
+/// Tag of the operation in a message; 0: there is none.
+fn operation(message: &[u8]) -> u8 {
+    let read = || -> Result<u8, Malformed> {
+        let mut message = Reader::new(Reader::new(message).expect(SEQUENCE)?);
+        message.any()?;
+        Ok(message.peek().unwrap_or_default())
+    };
+    read().unwrap_or_default()
 }
 
 fn reason(error: &io::Error) -> String {
@@ -87,10 +139,7 @@ impl<S: AsyncRead + Unpin> Messages<S> {
     /// # Errors
     /// `InvalidData`: it is no answer of LDAP. `ConnectionAborted`: the server says why it hangs up. Others: the stream's.
     pub async fn next(&mut self) -> io::Result<&[u8]> {
-        self.buffer.copy_within(self.taken..self.filled, 0);
-        (self.filled, self.taken) = (self.filled - self.taken, 0);
-        self.taken = self.whole().await?;
-        let message = self.buffer.get(..self.taken).unwrap_or_default();
+        let message = self.any().await?;
         match check(message) {
             Ok(None) => Ok(message),
             Ok(Some(farewell)) => {
@@ -98,6 +147,17 @@ impl<S: AsyncRead + Unpin> Messages<S> {
             }
             Err(malformed) => Err(invalid(malformed.0)),
         }
+    }
+
+    /// The next message, whatever is in it.
+    ///
+    /// # Errors
+    /// `InvalidData`: it is none. Others: the stream's.
+    pub async fn any(&mut self) -> io::Result<&[u8]> {
+        self.buffer.copy_within(self.taken..self.filled, 0);
+        (self.filled, self.taken) = (self.filled - self.taken, 0);
+        self.taken = self.whole().await?;
+        Ok(self.buffer.get(..self.taken).unwrap_or_default())
     }
 
     /// The stream again; `None`: something was read from it that was not taken.

@@ -124,7 +124,7 @@ async fn garbage_is_no_answer() {
         (message(2, 0x7e, |_| ()), "no known kind"),
         // An answer to nothing that was asked is passed over.
         (done(77, 0x65, 0, "", None), "silent for 1 s"),
-        (done(2, 0x61, 0, "", None), "answers a search with something else"),
+        (done(2, 0x61, 0, "", None), "an answer to another question"),
         // A parser that follows what is nested would run out of its stack here.
         ([vec![0x30, 0x84, 0, 0x40, 0, 0], nested(0x40_0000 / 6 + 1)].concat(), "does not speak LDAP"),
     ];
@@ -182,6 +182,16 @@ async fn a_server_that_knows_no_pages_tells_everything_at_once() {
     };
     let outcome = spoilt(at_page(1, all)).await;
     assert_eq!((outcome.result, outcome.found), (RunResult::Synced, 9), "{outcome:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_would_fill_the_memory() {
+    let mut huge = plain(1);
+    huge.add("displayName", vec![vec![b'a'; 4 << 20]]);
+    let all = move |id| (0..20).map(|_| Deed::Send(entry(id, &huge))).collect();
+    let outcome = spoilt(at_page(1, all)).await;
+    assert_eq!(outcome.result, RunResult::ReadIncomplete);
+    assert!(outcome.message.contains("a page is longer than 64 MiB"), "{outcome:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,8 +15,9 @@ use tokio::runtime::Runtime;
 
 /// A migrated database whose functions take the time from a table.
 const TEMPLATE: &str = "pool_template";
-/// Login of a front end, and of whoever migrates.
+/// Logins of a front end, a replicator, and whoever migrates.
 const SERVER: &str = "pool_server";
+const REPLICATOR: &str = "pool_replicator";
 const OWNER: &str = "pool_owner";
 pub(crate) const PASSWORD: &str = "it's a secret";
 
@@ -59,7 +60,7 @@ pub(crate) fn runtime() -> Runtime {
 /// Groups, logins and schema.
 pub(crate) async fn prepare(cluster: &Cluster, database: &str) {
     let folder = tempfile::tempdir().unwrap();
-    for (who, name) in [("owner", OWNER), ("server", SERVER), ("replicator", "pool_replicator")] {
+    for (who, name) in [("owner", OWNER), ("server", SERVER), ("replicator", REPLICATOR)] {
         fs::write(folder.path().join(format!("{who}-username")), name).unwrap();
         fs::write(folder.path().join(format!("{who}-password")), PASSWORD).unwrap();
     }
@@ -83,6 +84,11 @@ pub(crate) fn options(cluster: &Cluster, database: &str, user: &str, password: &
 /// The same as a front end does.
 pub(crate) fn as_server(cluster: &Cluster, database: &str) -> PostgresOptions {
     options(cluster, database, SERVER, PASSWORD)
+}
+
+/// The same as a replicator does.
+pub(crate) fn as_replicator(cluster: &Cluster, database: &str) -> PostgresOptions {
+    PostgresOptions { caller: Caller::Replicator, ..options(cluster, database, REPLICATOR, PASSWORD) }
 }
 
 /// The same as whoever migrates.
