@@ -37,6 +37,8 @@ fn there_is_a_test_of_every_sample() -> Result<()> {
         names
             == [
                 "all-transports.yaml",
+                "directory.yaml",
+                "enterprise-directory.yaml",
                 "enterprise.yaml",
                 "external-database.yaml",
                 "given-certificate.yaml",
