@@ -222,16 +222,7 @@ fn prepare_machine(consent: Consent) -> Result<()> {
     if !is_root() {
         bail!("a cluster on this machine needs root; `--context` uses one that is there already without");
     }
-    let missing = packages::missing(cluster::PACKAGES);
-    // Elsewhere than on Debian the programs themselves are checked when the cluster starts.
-    if missing.is_empty() || commpool_harness::command::which("dpkg-query").is_none() {
-        return Ok(());
-    }
-    let what = format!("Debian packages to be installed (no service of theirs is started): {}", missing.join(" "));
-    if !consent.allows(&what) {
-        bail!("packages are missing: {}", missing.join(" "));
-    }
-    packages::install(&missing)
+    packages::provide(cluster::PACKAGES, consent)
 }
 
 /// Shows whether the cluster runs, and the pools on it.

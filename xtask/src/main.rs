@@ -1,4 +1,5 @@
-//! Developer verbs: `cargo xtask run | pool | sim | test | check | bench | images | cluster`.
+//! Developer verbs: `cargo xtask run | pool | sim | test | check | bench | images | cluster |
+//! directory`.
 //!
 //! Thin on purpose: it runs cargo, the tools of the machine and the binaries, and links none of the product, so that
 //! the first command of a fresh checkout is ready in seconds.
@@ -7,6 +8,7 @@
 mod bench;
 mod check;
 mod cluster;
+mod directory;
 mod images;
 mod pool;
 mod run;
@@ -45,6 +47,8 @@ enum Verb {
     Images(images::Options),
     /// A real Kubernetes on this machine, in namespaces of its own, with the product on it.
     Cluster(cluster::Options),
+    /// Real directories for the User Replicator: a Samba as Active Directory and an OpenLDAP, with people in them.
+    Directory(directory::Options),
     /// Runs the tests; needs root for the groups that use namespaces and the cluster.
     Test(test::Options),
 }
@@ -69,6 +73,7 @@ fn run_verb(verb: Verb) -> Result<()> {
         Verb::Images(options) => images::run(&workspace, &options),
         Verb::Check => check::run(&workspace),
         Verb::Cluster(options) => cluster::run(&workspace, &options),
+        Verb::Directory(options) => directory::run(&workspace, &options),
         Verb::Test(options) => test::run(&workspace, &options),
     }
 }

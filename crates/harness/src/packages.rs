@@ -69,6 +69,23 @@ pub fn version(package: &str) -> Option<String> {
     answer.strip_prefix("installed ").map(str::to_owned)
 }
 
+/// Installs those of these packages that are missing, after asking. Elsewhere than on Debian nothing is done: there the
+/// programs themselves are looked for when they are needed.
+///
+/// # Errors
+/// When it is not allowed, or they cannot be installed.
+pub fn provide(packages: &[&str], consent: Consent) -> Result<()> {
+    let missing = missing(packages);
+    if missing.is_empty() || command::which("dpkg-query").is_none() {
+        return Ok(());
+    }
+    let what = format!("Debian packages to be installed (no service of theirs is started): {}", missing.join(" "));
+    if !consent.allows(&what) {
+        bail!("packages are missing: {}", missing.join(" "));
+    }
+    install(&missing)
+}
+
 /// Installs packages, without recommended ones and without letting any of them start a service.
 ///
 /// # Errors

@@ -133,6 +133,18 @@ impl Process {
         Ok((status?, start.elapsed()))
     }
 
+    /// Lets the program run on without us.
+    ///
+    /// # Errors
+    /// When it has ended already.
+    pub fn leave(mut self) -> Result<Left> {
+        let pid = self.pid();
+        let started = start_time(pid).with_context(|| self.last_words())?;
+        // Nothing is left for the guard to end.
+        self.status = Some(ExitStatus::default());
+        Ok(Left { pid, started })
+    }
+
     /// Ends the whole group at once and forgets it.
     fn kill(&mut self) {
         // The leader is reaped only after the group was signalled, so that its id cannot have been given to another.
@@ -153,6 +165,75 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// A program that runs on without the one that started it, known by a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Left {
+    pid: u32,
+    /// When it was started, in ticks since boot: tells it from a later process of the same id.
+    started: u64,
+}
+
+impl Left {
+    /// The program that a file tells of, if it lives.
+    #[must_use]
+    pub fn find(file: &Path) -> Option<Self> {
+        let text = fs::read_to_string(file).ok()?;
+        let mut numbers = text.split_whitespace();
+        let left = Self { pid: numbers.next()?.parse().ok()?, started: numbers.next()?.parse().ok()? };
+        left.lives().then_some(left)
+    }
+
+    /// Writes the file by which it is found again.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn note(&self, file: &Path) -> Result<()> {
+        fs::write(file, format!("{} {}\n", self.pid, self.started))
+            .with_context(|| format!("cannot write {}", file.display()))
+    }
+
+    /// Process id, also the id of its group.
+    #[must_use]
+    pub const fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Whether it runs.
+    #[must_use]
+    pub fn lives(&self) -> bool {
+        start_time(self.pid) == Some(self.started)
+    }
+
+    /// Asks its group to end (SIGTERM) and waits; what is left after `grace` is killed.
+    ///
+    /// # Errors
+    /// When it does not end even then.
+    pub fn end(self, grace: Duration) -> Result<()> {
+        let Some(group) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
+        let what = format!("the end of process {}", self.pid);
+        for (signal, patience) in [(Signal::TERM, grace), (Signal::KILL, grace)] {
+            if !self.lives() {
+                return Ok(());
+            }
+            // One that ends just now is what is wanted.
+            let _ = kill_process_group(group, signal);
+            let _ = wait::until(&what, patience, || Ok((!self.lives()).then_some(())));
+        }
+        if self.lives() { bail!("process {} does not end", self.pid) } else { Ok(()) }
+    }
+}
+
+/// When a process was started (`/proc/PID/stat`, field 22); none for one that ended, also if nobody reaped it yet.
+pub(crate) fn start_time(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, field 2, may hold anything; what follows its last parenthesis is field 3, the state.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    if fields.next()? == "Z" {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
 }
 
 /// File of one stream.
@@ -197,6 +278,17 @@ mod tests {
         let (status, took) = process.stop(LIMIT).unwrap();
         assert_eq!(status.code(), Some(5));
         assert!(took < LIMIT);
+    }
+
+    #[test]
+    fn what_is_left_is_found_again_and_ended() {
+        let (folder, process) = shell("left", "sleep 600");
+        let file = folder.path().join("pid");
+        process.leave().unwrap().note(&file).unwrap();
+        let left = Left::find(&file).unwrap();
+        assert!(left.lives());
+        left.end(LIMIT).unwrap();
+        assert_eq!(Left::find(&file), None);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use commpool_model::presence::State;
 
 use crate::error::StoreError;
 use crate::ops::assert::{Assert, HeldEndpoint};
+use crate::ops::directory::{Card, Change, Stage};
 use crate::ops::presence::Action;
 use crate::ops::register::{Binding, Contacts};
 use crate::ops::subscribe::Dialog;
@@ -18,6 +19,10 @@ const HEADER: usize = 8192;
 const ADDRESS: usize = MAX_USER + 1 + commpool_model::address::MAX_DOMAIN;
 const DOCUMENT: usize = 25 * 1024;
 const LIST: usize = 1000;
+/// Name of a lease or a source.
+const NAME: usize = 64;
+/// Most rows of one run.
+const STAGED: u32 = 1_000_000;
 
 type Checked = Result<(), StoreError>;
 
@@ -87,6 +92,29 @@ pub(crate) fn check(operation: &Operation) -> Checked {
             count("dialogs", r.dialogs.len(), LIST)?;
             distinct("dialogs", r.dialogs.iter().map(|dialog| (dialog.watcher, dialog.sub_id)))?;
             r.dialogs.iter().try_for_each(|dialog| user(dialog.watcher))
+        }
+        Operation::LeaseTake(r) => {
+            line("name", &r.name, 1, NAME)?;
+            line("holder", &r.holder, 1, 253)?;
+            if r.ttl_ms == 0 { Err(invalid("ttl_ms", "is 0")) } else { lifetime(r.ttl_ms) }
+        }
+        Operation::LeaseKeep(r) => {
+            line("name", &r.name, 1, NAME)?;
+            lifetime(r.ttl_ms)
+        }
+        Operation::SourceGet(r) => line("source", &r.source, 1, NAME),
+        Operation::SourceUsers(r) => {
+            line("source", &r.source, 1, NAME)?;
+            limit(r.limit, 1000)
+        }
+        Operation::AddressHolders(r) => texts("addresses", &r.addresses, LIST, ADDRESS),
+        Operation::Stage(r) => stage(r),
+        Operation::Apply(r) => {
+            line("source", &r.source, 1, NAME)?;
+            if r.rows > STAGED {
+                return Err(invalid("rows", "are too many"));
+            }
+            count("state", r.state.len(), 64 * 1024)
         }
         Operation::AccountsChanged(_)
         | Operation::Renew(_)
@@ -289,12 +317,48 @@ fn account(r: &accounts::Put) -> Checked {
         accounts::Put::Add { address, display_name } => (address, Some(display_name)),
         accounts::Put::Change { address, display_name, .. } => (address, display_name.as_ref()),
     };
-    if address.len() > ADDRESS
-        || address.parse().map_or(true, |parsed: commpool_model::address::Address| parsed.as_str() != address)
-    {
+    canonical(address)?;
+    name.into_iter().try_for_each(|name| line("display_name", name, 0, 256))
+}
+
+fn canonical(address: &str) -> Checked {
+    let parsed = address.parse().ok().filter(|parsed: &commpool_model::address::Address| parsed.as_str() == address);
+    if address.len() > ADDRESS || parsed.is_none() {
         return Err(invalid("address", "is no canonical address user@domain"));
     }
-    name.into_iter().try_for_each(|name| line("display_name", name, 0, 256))
+    Ok(())
+}
+
+const fn lifetime(ms: u32) -> Checked {
+    if ms > 3_600_000 { Err(invalid("ttl_ms", "is more than an hour")) } else { Ok(()) }
+}
+
+fn stage(r: &Stage) -> Checked {
+    line("source", &r.source, 1, NAME)?;
+    count("rows", r.rows.len(), LIST)?;
+    let rows = u32::try_from(r.rows.len()).unwrap_or(u32::MAX);
+    if r.first.saturating_add(rows) > STAGED {
+        return Err(invalid("rows", "are too many"));
+    }
+    distinct("rows", r.rows.iter().map(Change::key))?;
+    r.rows.iter().try_for_each(|row| match row {
+        Change::Put { address, state, display_name, card, .. } => {
+            address.iter().try_for_each(|address| canonical(address))?;
+            if *state == accounts::State::Removed {
+                return Err(invalid("state", "is removed"));
+            }
+            let Card { phone, title, company, office } = card;
+            let lines = [
+                ("display_name", display_name),
+                ("phone", phone),
+                ("title", title),
+                ("company", company),
+                ("office", office),
+            ];
+            lines.into_iter().try_for_each(|(field, text)| line(field, text, 0, 256))
+        }
+        Change::Lapse { .. } | Change::Remove { .. } => Ok(()),
+    })
 }
 
 fn credential(r: &credentials::Put) -> Checked {

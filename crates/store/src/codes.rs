@@ -6,6 +6,7 @@ use commpool_model::presence::{Availability, Source};
 
 use crate::ops::Transport;
 use crate::ops::accounts;
+use crate::ops::directory::Change;
 use crate::ops::front_ends;
 use crate::ops::subscribe::Kind;
 
@@ -16,6 +17,15 @@ pub(crate) fn transport(code: u8) -> Option<Transport> {
 pub(crate) fn account_state(code: u8) -> Option<accounts::State> {
     use accounts::State::{Disabled, On, Removed};
     [On, Disabled, Removed].into_iter().find(|state| *state as u8 == code)
+}
+
+/// The number of a row put aside, by what it does.
+pub(crate) const fn of_change(change: &Change) -> u8 {
+    match change {
+        Change::Put { .. } => 1,
+        Change::Lapse { .. } => 2,
+        Change::Remove { .. } => 3,
+    }
 }
 
 pub(crate) fn front_end_state(code: u8) -> Option<front_ends::State> {

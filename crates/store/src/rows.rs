@@ -6,7 +6,7 @@ use std::sync::Arc;
 use commpool_model::ids::{EndpointId, Incarnation, Key128, Micros, Origin, UserId, UserRef, Version};
 use commpool_model::presence;
 
-use crate::ops::{Endpoint, FlowRef, Transport, accounts, front_ends, subscribe};
+use crate::ops::{Endpoint, FlowRef, Transport, accounts, directory, front_ends, subscribe};
 
 /// Grace of a lost endpoint, seconds.
 const GRACE: u64 = 15;
@@ -62,17 +62,45 @@ impl FromIterator<(Incarnation, Option<Micros>)> for Lives {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AccountRow {
     pub(crate) user: UserId,
-    pub(crate) address: String,
+    pub(crate) address: Option<String>,
     pub(crate) display_name: String,
     pub(crate) state: accounts::State,
     /// Stamp of the last change: rises over all accounts in the order of the commits.
     pub(crate) changed: u64,
+    /// When it may be removed: its directory no longer has it.
+    pub(crate) purge_at: Option<Micros>,
 }
 
 impl AccountRow {
     pub(crate) const fn user_ref(&self) -> UserRef {
         UserRef::local(self.user.0)
     }
+}
+
+/// A user that came from a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct KnownRow {
+    pub(crate) key: Key128,
+    pub(crate) fingerprint: Key128,
+    pub(crate) account: AccountRow,
+}
+
+/// A lease by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LeaseRow {
+    pub(crate) holder: String,
+    /// Rises with every take.
+    pub(crate) token: u64,
+    pub(crate) until: Micros,
+}
+
+/// A row that a run has put aside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StagedRow {
+    pub(crate) number: u32,
+    /// Token of the run.
+    pub(crate) token: u64,
+    pub(crate) change: directory::Change,
 }
 
 /// A binding.

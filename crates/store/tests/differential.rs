@@ -12,7 +12,7 @@ use commpool_model::presence::{Availability, Facts, Source, State};
 use commpool_store::ops::register::{Binding, Contacts, Reply as Registered};
 use commpool_store::ops::{
     Class, Endpoint, FlowRef, Operation, Outcome, PresenceChange, Transport, accounts, adopt, assert, credentials,
-    endpoints, front_ends, presence, pull, register, route, subscribe,
+    directory, endpoints, front_ends, presence, pull, register, route, subscribe,
 };
 use commpool_store::{Memory, SqliteOptions, Store, StoreError};
 use proptest::prelude::*;
@@ -35,7 +35,12 @@ enum Step {
     /// Writes that are handed over together.
     Batch(Vec<Operation>),
     Read(Box<Operation>),
+    /// A replicator's run.
+    Run(Vec<directory::Change>),
 }
+
+/// Name of the only source.
+const SOURCE: &str = "directory";
 
 fn address() -> impl Strategy<Value = String> {
     select(&NAMES[..]).prop_map(|name| format!("{name}@example.com"))
@@ -344,6 +349,49 @@ fn account() -> impl Strategy<Value = Operation> {
     ]
 }
 
+/// Users as a directory wants them; of some addresses there are users added by hand.
+fn wanted() -> impl Strategy<Value = Vec<directory::Change>> {
+    use accounts::State::{Disabled, On};
+    let name = select(vec!["alice", "carol", "dave", "erin"]);
+    let address = proptest::option::weighted(0.9, name.prop_map(|name| format!("{name}@example.com")));
+    let change = prop_oneof![
+        6 => (address, select(vec![On, On, On, Disabled]), 1..4_u8).prop_map(|(address, state, n)| {
+            let card = directory::Card { phone: format!("+{n}"), ..directory::Card::default() };
+            let (key, fingerprint) = (Key128([0; 16]), Key128([n; 16]));
+            directory::Change::Put { key, address, state, display_name: format!("D{n}"), card, fingerprint }
+        }),
+        3 => (1..9_u64).prop_map(|n| directory::Change::Lapse { key: Key128([0; 16]), purge_at: Micros(n) }),
+        2 => Just(directory::Change::Remove { key: Key128([0; 16]) }),
+    ];
+    let keyed = |(n, mut change): (u8, directory::Change)| {
+        let (directory::Change::Put { key, .. }
+        | directory::Change::Lapse { key, .. }
+        | directory::Change::Remove { key }) = &mut change;
+        *key = Key128([n; 16]);
+        change
+    };
+    proptest::collection::btree_map(small(), change, 0..7)
+        .prop_map(move |changes| changes.into_iter().map(keyed).collect::<Vec<_>>())
+        .prop_shuffle()
+}
+
+fn lease() -> impl Strategy<Value = Operation> {
+    let (name, source) = (|| SOURCE.to_owned(), || SOURCE.to_owned());
+    let (token, number) = (|| 0..4_u64, || 0..4_u32);
+    prop_oneof![
+        (1..40_000_u32).prop_map(move |ttl_ms| {
+            directory::LeaseTake { name: name(), holder: "another".to_owned(), ttl_ms }.into()
+        }),
+        (token(), select(vec![0, 5000]))
+            .prop_map(move |(token, ttl_ms)| { directory::LeaseKeep { name: name(), token, ttl_ms }.into() }),
+        (token(), number(), wanted())
+            .prop_map(move |(token, first, rows)| { directory::Stage { source: source(), token, first, rows }.into() }),
+        (token(), token(), number()).prop_map(move |(token, version, rows)| {
+            directory::Apply { source: source(), token, version, rows, state: vec![1] }.into()
+        }),
+    ]
+}
+
 fn read() -> impl Strategy<Value = Operation> {
     let after = || proptest::option::of((user(), key()).prop_map(|(user, key)| endpoint_of(user, key)));
     prop_oneof![
@@ -364,6 +412,11 @@ fn read() -> impl Strategy<Value = Operation> {
             .prop_map(|(text, after, limit)| { accounts::Find { text: text.to_owned(), after, limit }.into() }),
         proptest::option::of(Just(0_u64)).prop_map(|cursor| accounts::ChangedSince { cursor }.into()),
         Just(front_ends::List.into()),
+        (proptest::option::of(small()), 1..4_u32).prop_map(|(after, limit)| {
+            let after = after.map(|n| Key128([n; 16]));
+            directory::SourceUsers { source: SOURCE.to_owned(), after, limit }.into()
+        }),
+        proptest::collection::vec(address(), 0..4).prop_map(|addresses| directory::Holders { addresses }.into()),
         (fe(), 1..4_u32).prop_map(|(fe, limit)| pull::Pull { fe, cursor: None, limit }.into()),
     ]
 }
@@ -377,12 +430,14 @@ fn step() -> impl Strategy<Value = Step> {
         3 => following(),
         1 => front_end(),
         2 => account(),
+        1 => lease(),
     ];
     prop_oneof![
         3 => select(vec![0, 1, 9, 15, 36, 3600]).prop_map(Step::Pass),
         1 => (1..100_u64).prop_map(Step::Back),
         12 => proptest::collection::vec(write, 1..5).prop_map(Step::Batch),
         6 => read().prop_map(|operation| Step::Read(Box::new(operation))),
+        4 => wanted().prop_map(Step::Run),
     ]
 }
 
@@ -409,13 +464,25 @@ struct Pair {
     /// order.
     lanes: bool,
     versions: BTreeMap<UserId, Version>,
+    /// Token of the last lease, and version of the source.
+    token: u64,
+    version: u64,
 }
 
 impl Pair {
     fn new(other: Store, lanes: bool, tell: impl Fn(Micros) + 'static) -> Self {
         let (cursors, versions) = (BTreeMap::new(), BTreeMap::new());
-        let mut pair =
-            Self { cursors, memory: Memory::new(), other, now: Micros(0), tell: Box::new(tell), lanes, versions };
+        let mut pair = Self {
+            cursors,
+            memory: Memory::new(),
+            other,
+            now: Micros(0),
+            tell: Box::new(tell),
+            lanes,
+            versions,
+            token: 0,
+            version: 0,
+        };
         pair.set_clock(START);
         pair
     }
@@ -436,9 +503,36 @@ impl Pair {
                     self.run(batch)?;
                 }
                 Step::Read(operation) => self.run(vec![*operation])?,
+                Step::Run(rows) => self.replicate(rows)?,
             }
         }
         Ok(())
+    }
+
+    /// Takes the lease, waiting until it is free, puts the rows aside in two parts, applies them, and looks.
+    fn replicate(&mut self, rows: Vec<directory::Change>) -> Result<(), TestCaseError> {
+        let (source, name) = (|| SOURCE.to_owned(), SOURCE.to_owned());
+        self.set_clock(self.now.0 + 40_000_000);
+        self.run(vec![directory::LeaseTake { name, holder: "a run".to_owned(), ttl_ms: 1000 }.into()])?;
+        self.run(vec![directory::SourceGet { source: source() }.into()])?;
+        let count = u32::try_from(rows.len()).unwrap();
+        let (first, second) = rows.split_at(rows.len() / 2);
+        let middle = u32::try_from(first.len()).unwrap();
+        for (number, rows) in [(0, first), (middle, second)] {
+            if number > 0 || middle > 0 || !rows.is_empty() {
+                let rows = rows.to_vec();
+                self.run(vec![directory::Stage { source: source(), token: self.token, first: number, rows }.into()])?;
+            }
+        }
+        let (token, version) = (self.token, self.version);
+        self.run(vec![
+            directory::Apply { source: source(), token, version, rows: count, state: b"state".to_vec() }.into(),
+        ])?;
+        let after = |after| directory::SourceUsers { source: source(), after, limit: 1000 };
+        self.run(vec![after(None).into()])?;
+        self.run(vec![accounts::ChangedSince { cursor: Some(0) }.into()])?;
+        self.run(vec![accounts::Find { limit: 1000, ..accounts::Find::default() }.into()])?;
+        self.run(vec![directory::SourceGet { source: source() }.into()])
     }
 
     fn run(&mut self, batch: Vec<Operation>) -> Result<(), TestCaseError> {
@@ -482,6 +576,22 @@ impl Pair {
                 prop_assert!(done.bindings.len() <= 10);
                 prop_assert!(!done.replay || done.change.is_none());
                 changes.extend(&done.change);
+            }
+            Outcome::LeaseTake(directory::LeaseTaken::Taken(token)) => {
+                prop_assert!(*token > self.token);
+                self.token = *token;
+            }
+            Outcome::SourceGet(source) => {
+                prop_assert!(source.version >= self.version);
+                self.version = source.version;
+            }
+            Outcome::SourceUsers(page) => {
+                let addresses: Vec<_> = page.users.iter().filter_map(|known| known.address.as_ref()).collect();
+                prop_assert_eq!(addresses.iter().collect::<BTreeSet<_>>().len(), addresses.len());
+            }
+            Outcome::AccountsChanged(changed) => {
+                let stamps: BTreeSet<_> = changed.accounts.iter().map(|(_, _, _, stamp)| *stamp).collect();
+                prop_assert_eq!(stamps.len(), changed.accounts.len());
             }
             Outcome::Pull(pulled) => {
                 let Operation::Pull(pull) = operation else { unreachable!() };

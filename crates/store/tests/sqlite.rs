@@ -115,7 +115,7 @@ fn migrating_makes_the_store_once_and_for_its_owner_only() {
     let report = migrate(&folder).unwrap();
     assert_eq!(
         (report.before, report.after, report.applied),
-        (0, SCHEMA, vec!["0001_pool", "0002_refreshed", "0003_load"])
+        (0, SCHEMA, vec!["0001_pool", "0002_refreshed", "0003_load", "0004_directory"])
     );
     assert_eq!((mode(&folder), mode(&folder.join(DATABASE_FILE))), (0o700, 0o600));
     let again = migrate(&folder).unwrap();
@@ -132,6 +132,36 @@ fn migrations_beside_each_other_do_the_work_once() {
     });
     assert_eq!(reports.iter().map(|report| report.applied.len()).sum::<usize>(), SCHEMA as usize);
     ask(&open(folder), add("alice"));
+}
+
+#[test]
+fn a_store_of_the_schema_before_keeps_its_users() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = Connection::open(folder.path().join(DATABASE_FILE)).unwrap();
+    file.execute_batch("create table migration (version integer primary key, name text not null) strict").unwrap();
+    let before = [
+        include_str!("../src/sqlite/migrations/0001_pool.sql"),
+        include_str!("../src/sqlite/migrations/0002_refreshed.sql"),
+        include_str!("../src/sqlite/migrations/0003_load.sql"),
+    ];
+    for (version, text) in (1..).zip(before) {
+        file.execute_batch(text).unwrap();
+        file.execute("insert into migration values (?1, '')", [version]).unwrap();
+    }
+    file.execute_batch(
+        "update pool set last_user = 1; insert into account values (1, 1, 'Alice', 5);
+         insert into address values ('alice@example.com', 1)",
+    )
+    .unwrap();
+    drop(file);
+    let report = migrate(folder.path()).unwrap();
+    assert_eq!((report.before, report.after, report.applied), (3, SCHEMA, vec!["0004_directory"]));
+    let store = open(folder.path());
+    let page = ask(&store, Find { limit: 10, ..Find::default() }).accounts;
+    assert_eq!((page.len(), page[0].address.as_str(), page[0].managed), (1, "alice@example.com", false));
+    let change = Put::Change { address: page[0].address.clone(), state: Some(State::Disabled), display_name: None };
+    assert!(matches!(ask(&store, change), PutReply::Done(_)));
+    assert!(matches!(ask(&store, add("bob")), PutReply::Done(user) if user.id.0 == 2));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use commpool_model::config::{
     StoreConfig,
 };
 use commpool_store::Store;
-use commpool_store::postgres::{self, Login, Logins, PostgresOptions, Tls};
+use commpool_store::postgres::{self, Caller, Login, Logins, PostgresOptions, Tls};
 use zeroize::Zeroizing;
 
 use super::laptop::{Known, MEND_ADDRESS, Plan, at, secret, yaml};
@@ -206,6 +206,7 @@ async fn prepare_database(plan: &Plan, wanted: &Wanted, config: &PoolConfig) -> 
         database: DATABASE.to_owned(),
         login: Login::Known(SUPERUSER.to_owned(), Zeroizing::new(password.trim_end().to_owned())),
         tls: Tls::Off,
+        caller: Caller::FrontEnd,
     };
     let logins = Logins::read(&folder).map_err(|e| failed(&e))?;
     postgres::migrate(&superuser, Some(&logins)).await.map_err(|e| failed(&e))?;

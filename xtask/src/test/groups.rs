@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use commpool_harness::directory::Kind as Directory;
+
 use super::programs::{Kind, Program};
 
 /// One group, run as a whole.
@@ -31,6 +33,8 @@ pub(crate) enum Need {
     Root,
     /// A Debian package.
     Package(&'static str),
+    /// The packages of Samba and OpenLDAP.
+    Directories,
     /// The programs of a Kubernetes; the tests find them by `COMMPOOL_KUBE_BIN`.
     Kubernetes,
     /// A running cluster with the product's images and the operator on it; the tests find it by `COMMPOOL_CLUSTER`.
@@ -75,6 +79,11 @@ const POSTGRESQL: &str = commpool_harness::postgres::PACKAGE;
 /// SIPp.
 const SIPP: &str = "sip-tester";
 
+/// An Active Directory.
+const SAMBA: Part = Part::Package("Samba (Active Directory)", Directory::Samba.package());
+/// Another directory.
+const OPENLDAP: Part = Part::Package("OpenLDAP", Directory::OpenLdap.package());
+
 /// All groups, in the order they start: of those that run side by side the longest first.
 pub(crate) const GROUPS: &[Group] = &[
     Group {
@@ -107,6 +116,7 @@ pub(crate) const GROUPS: &[Group] = &[
             Run::Files("crates/model", ""),
             Run::Files("crates/sip", ""),
             Run::Files("crates/rsip-compat", ""),
+            Run::Files("replicator", ""),
             Run::Files("server", ""),
         ],
         parts: &[],
@@ -136,7 +146,7 @@ pub(crate) const GROUPS: &[Group] = &[
     },
     Group {
         name: "platform",
-        about: "the tests' own ground: namespaces, images, a registry, a PostgreSQL",
+        about: "the tests' own ground: namespaces, images, a registry, a PostgreSQL, directories",
         needs: &[
             Need::Root,
             Need::Package(POSTGRESQL),
@@ -144,9 +154,15 @@ pub(crate) const GROUPS: &[Group] = &[
             Need::Package("python3"),
             Need::Package("skopeo"),
             Need::Package("docker-registry"),
+            Need::Directories,
         ],
         runs: &[Run::Files("crates/harness", "")],
-        parts: &[Part::Package("Docker registry", "docker-registry"), Part::Package("skopeo", "skopeo")],
+        parts: &[
+            Part::Package("Docker registry", "docker-registry"),
+            Part::Package("skopeo", "skopeo"),
+            SAMBA,
+            OPENLDAP,
+        ],
         minutes: 1,
         alone: false,
         waits: false,
@@ -178,12 +194,23 @@ pub(crate) const GROUPS: &[Group] = &[
         waits: false,
     },
     Group {
+        name: "directory",
+        about: "users from an Active Directory and an OpenLDAP into PostgreSQL and SQLite; both sides fail at any moment",
+        needs: &[Need::Root, Need::Directories, Need::Package(POSTGRESQL)],
+        runs: &[Run::Files(WHOLE_SYSTEM, "directory")],
+        parts: &[SAMBA, OPENLDAP, Part::Package("PostgreSQL", POSTGRESQL), Part::Sqlite],
+        minutes: 3,
+        alone: true,
+        waits: false,
+    },
+    Group {
         name: "cluster",
         about: "kubectl apply to Linphones that talk through the VIP; parts of the pool come and go under load; repair",
         needs: &[
             Need::Root,
             Need::Kubernetes,
             Need::Cluster,
+            Need::Directories,
             Need::Package(LINPHONE),
             Need::Package(LINPHONE_DATA),
             Need::Package("python3"),

@@ -11,6 +11,7 @@ use commpool_harness::Workspace;
 use commpool_harness::cluster::{self, Cluster, Parts, Priority};
 use commpool_harness::command::{is_root, output, say, tail};
 use commpool_harness::deploy::{OPERATOR_NAMESPACE, Target};
+use commpool_harness::directory;
 use commpool_harness::images::PARTS;
 use commpool_harness::packages::{self, Consent};
 
@@ -212,12 +213,17 @@ fn bring_up(workspace: &Workspace) -> Result<Target> {
     Ok(target)
 }
 
-/// The packages of a group, those of the cluster among them.
+/// The packages of a group, those of the cluster and of the directories among them.
 fn packages_of(group: &Group) -> Vec<&'static str> {
     let named = group.needs.iter().filter_map(|need| match need {
         Need::Package(name) => Some(*name),
         _ => None,
     });
-    let of_cluster = group.needs.contains(&Need::Kubernetes).then_some(cluster::PACKAGES).into_iter().flatten();
-    named.chain(of_cluster.copied()).collect()
+    let of_need = |need, packages: &'static [&'static str]| {
+        group.needs.contains(&need).then_some(packages).into_iter().flatten().copied()
+    };
+    named
+        .chain(of_need(Need::Kubernetes, cluster::PACKAGES))
+        .chain(of_need(Need::Directories, directory::PACKAGES))
+        .collect()
 }

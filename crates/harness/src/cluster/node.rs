@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::command::{TAIL, tail};
 use crate::netns::Namespace;
+use crate::process::start_time;
 use crate::wait;
 
 /// First process of the node: mounts, tells that it is done, then reaps orphans for ever.
@@ -158,17 +159,6 @@ fn file(state: &Path) -> PathBuf {
 /// End of a log.
 fn read(log: &Path) -> String {
     tail(&String::from_utf8_lossy(&fs::read(log).unwrap_or_default()), TAIL)
-}
-
-/// When a process was started (`/proc/PID/stat`, field 22); none for one that ended, also if nobody reaped it yet.
-fn start_time(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, field 2, may hold anything; what follows its last parenthesis is field 3, the state.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    if fields.next()? == "Z" {
-        return None;
-    }
-    fields.nth(18)?.parse().ok()
 }
 
 /// Whether a process has ended.

@@ -65,9 +65,10 @@ pub struct Ldap {
 }
 
 impl Ldap {
-    /// People who are not computers, in Active Directory and elsewhere.
+    /// Accounts of people in Active Directory (MS-SAMR, ACCOUNT_TYPE values), people elsewhere. Nothing is negated: to a server that
+    /// does not know an attribute or class, neither a test of it nor its negation is true (RFC 4511 §4.5.1.7).
     pub fn default_filter() -> String {
-        "(&(|(objectClass=user)(objectClass=inetOrgPerson))(!(objectClass=computer)))".to_owned()
+        "(|(sAMAccountType=805306368)(objectClass=inetOrgPerson))".to_owned()
     }
 
     /// What every server grants.

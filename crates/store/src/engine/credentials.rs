@@ -19,6 +19,8 @@ pub(crate) trait Credentials: Backend {
     fn put_verifier(&mut self, user: UserId, label: &str, verifier: &Verifier) -> Result<(), Self::Error>;
     /// Removes all verifiers of a label.
     fn remove_label(&mut self, user: UserId, label: &str) -> Result<(), Self::Error>;
+    /// Removes all verifiers of a user.
+    fn remove_verifiers(&mut self, user: UserId) -> Result<(), Self::Error>;
 }
 
 pub(crate) fn credentials<T: Tables>(tables: &mut T, request: &Request) -> Result<Reply, T::Error> {

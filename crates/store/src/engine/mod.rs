@@ -6,6 +6,7 @@ pub(crate) mod accounts;
 pub(crate) mod adopt;
 pub(crate) mod assert;
 pub(crate) mod credentials;
+pub(crate) mod directory;
 pub(crate) mod endpoints;
 pub(crate) mod front_ends;
 pub(crate) mod presence;
@@ -32,6 +33,7 @@ pub(crate) trait Backend {
 pub(crate) trait Tables:
     accounts::Accounts
     + credentials::Credentials
+    + directory::Directory
     + endpoints::Endpoints
     + front_ends::FrontEnds
     + presence::Presence
@@ -44,6 +46,7 @@ pub(crate) trait Tables:
 impl<T> Tables for T where
     T: accounts::Accounts
         + credentials::Credentials
+        + directory::Directory
         + endpoints::Endpoints
         + front_ends::FrontEnds
         + presence::Presence
@@ -84,6 +87,13 @@ pub(crate) fn execute<T: Tables>(tables: &mut T, now: Micros, operation: &Operat
         Operation::Assert(r) => Outcome::Assert(assert::assert(tables, now, r)?),
         Operation::Adopt(r) => Outcome::Adopt(adopt::adopt(tables, now, r)?),
         Operation::Flush(r) => Outcome::Flush(adopt::flush(tables, now, r)?),
+        Operation::LeaseTake(r) => Outcome::LeaseTake(directory::take(tables, now, r)?),
+        Operation::LeaseKeep(r) => Outcome::LeaseKeep(directory::keep(tables, now, r)?),
+        Operation::SourceGet(r) => Outcome::SourceGet(directory::get(tables, now, r)?),
+        Operation::SourceUsers(r) => Outcome::SourceUsers(directory::users(tables, r)?),
+        Operation::AddressHolders(r) => Outcome::AddressHolders(directory::holders(tables, r)?),
+        Operation::Stage(r) => Outcome::Stage(directory::stage(tables, r)?),
+        Operation::Apply(r) => Outcome::Apply(directory::apply(tables, now, r)?),
         Operation::Health(_) => {
             tables.probe()?;
             Outcome::Health(Health { writable: true, schema: SCHEMA })

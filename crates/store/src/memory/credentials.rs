@@ -37,4 +37,9 @@ impl Credentials for Memory {
         self.verifiers.retain(|(owner, of, _), _| *owner != user || of != label);
         Ok(())
     }
+
+    fn remove_verifiers(&mut self, user: UserId) -> Result<(), Infallible> {
+        self.verifiers.retain(|(owner, _, _), _| *owner != user);
+        Ok(())
+    }
 }

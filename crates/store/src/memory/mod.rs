@@ -2,6 +2,7 @@
 
 mod accounts;
 mod credentials;
+mod directory;
 mod endpoints;
 mod front_ends;
 mod presence;
@@ -20,8 +21,11 @@ use commpool_model::ids::{EndpointId, Incarnation, Key128, Micros, UserId};
 pub use self::store::MemoryStore;
 use crate::engine::{self, Backend};
 use crate::ops::credentials::Verifier;
+use crate::ops::directory::Card;
 use crate::ops::{Operation, Outcome};
-use crate::rows::{AccountRow, EndpointRow, FrontEndRow, Head, Lives, PublicationRow, SubscriptionRow};
+use crate::rows::{
+    AccountRow, EndpointRow, FrontEndRow, Head, LeaseRow, Lives, PublicationRow, StagedRow, SubscriptionRow,
+};
 
 /// All data of a pool.
 #[derive(Debug, Default)]
@@ -29,9 +33,19 @@ pub struct Memory {
     front_ends: BTreeMap<Incarnation, FrontEndRow>,
     lives: Lives,
     last_incarnation: u32,
+    last_user: u64,
     accounts: BTreeMap<UserId, AccountRow>,
     addresses: BTreeMap<String, UserId>,
     changes: BTreeMap<u64, UserId>,
+    last_change: u64,
+    cards: BTreeMap<UserId, Card>,
+    leases: BTreeMap<String, LeaseRow>,
+    /// Version and state of each source.
+    sources: BTreeMap<String, (u64, Vec<u8>)>,
+    /// User and fingerprint by source and key.
+    identities: BTreeMap<(String, Key128), (UserId, Key128)>,
+    origins: BTreeMap<UserId, (String, Key128)>,
+    staged: BTreeMap<(String, u32), StagedRow>,
     verifiers: BTreeMap<(UserId, String, DigestAlgorithm), Verifier>,
     aces: BTreeMap<(UserId, String), Ace>,
     endpoints: BTreeMap<EndpointId, EndpointRow>,

@@ -2,6 +2,8 @@
 
 use commpool_model::ids::UserRef;
 
+use super::directory::Card;
+
 /// State of an account.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -54,9 +56,11 @@ pub enum PutReply {
     Exists,
     /// No such account.
     NotFound,
+    /// The account came from a directory, where it must be changed.
+    Managed,
 }
 
-/// Accounts by filter, ordered by address.
+/// Accounts that have an address, by filter, ordered by address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Find {
     /// Part of address or display name; empty: all.
@@ -80,6 +84,10 @@ pub struct Account {
     pub state: State,
     /// Whether there is a live password.
     pub has_password: bool,
+    /// Whether it came from a directory.
+    pub managed: bool,
+    /// Facts for the address book.
+    pub card: Card,
 }
 
 /// The answer to [`Find`].
@@ -98,12 +106,13 @@ pub struct ChangedSince {
     pub cursor: Option<u64>,
 }
 
-/// The answer to [`ChangedSince`]; a change may be told more than once.
+/// The answer to [`ChangedSince`]; a change may be told more than once. Nothing is told of a user who is removed: he could
+/// not sign in before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changed {
     /// Mark for the next call.
     pub cursor: u64,
-    /// Who changed: address, user, state, stamp of the account row.
+    /// Who changed: address (empty: he has none any more), user, state, stamp of the account row.
     pub accounts: Vec<(String, UserRef, State, u64)>,
     /// There are more: ask again at once.
     pub more: bool,

@@ -148,14 +148,14 @@ pub struct Card {
 /// A user as a source wants him.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Added under a key that is not known, else made so. A new address drops the passwords, which were made for the old
-    /// one.
+    /// Added under a key that is not known, else made so. Another address or none drops the passwords, which were made
+    /// for the old one.
     Put {
         /// Key of the entry.
         key: Key128,
         /// Canonical address; `None`: none any more.
         address: Option<String>,
-        /// State.
+        /// On or disabled.
         state: State,
         /// Name for people, at most 256 octets.
         display_name: String,
@@ -164,14 +164,15 @@ pub enum Change {
         /// Hash of all this.
         fingerprint: Key128,
     },
-    /// Only the state and when it may be removed change: everything else stays, for a user that may come back.
+    /// Disabled, and when he may be removed: everything else stays, for a user that may come back. But his address is
+    /// given to whoever wants it from now on. Of an unknown key nothing is done.
     Lapse {
         /// Key of the entry.
         key: Key128,
         /// When it may be removed.
         purge_at: Micros,
     },
-    /// Removed with all that belongs to him.
+    /// Removed with all that belongs to him, if he has lapsed; of others nothing is done.
     Remove {
         /// Key of the entry.
         key: Key128,
@@ -194,7 +195,7 @@ pub struct Stage {
     pub source: String,
     /// Token of the lease.
     pub token: u64,
-    /// Number of the first row; 0 clears what is there.
+    /// Number of the first row, below 1,000,000 like the others; 0 clears what is there.
     pub first: u32,
     /// At most 1,000, of different keys over the whole run.
     pub rows: Vec<Change>,
@@ -205,11 +206,15 @@ pub struct Stage {
 pub enum Staged {
     /// Put aside.
     Done,
-    /// The lease is not held any more, or another run has cleared what was there.
+    /// The lease was taken by somebody else, or never.
     Fenced,
 }
 
 /// Applies all rows put aside, together with the source's new state, or nothing.
+///
+/// An address goes to whoever wants it, if nobody has it, or a user of the same source gives it up or has lapsed. Of
+/// several who want one, it goes to who has it, else to the lowest key. The order of the rows does not matter. Who does
+/// not get his address keeps the one he has, unless that goes to another; a new user who does not get his is not made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Apply {
     /// Name of the source.
@@ -218,7 +223,7 @@ pub struct Apply {
     pub token: u64,
     /// Version of the source that the rows were made for.
     pub version: u64,
-    /// Rows that must be there.
+    /// Rows that must be there, at most 1,000,000.
     pub rows: u32,
     /// New state of the source, at most 64 KiB.
     pub state: Vec<u8>,
@@ -231,14 +236,14 @@ pub enum Applied {
     Done {
         /// New version of the source.
         version: u64,
-        /// Keys whose address was taken by somebody outside the source meanwhile: they are as before, or without an
-        /// address where it was theirs to give up, so that the next run tries again. At most 1,000.
+        /// Keys that did not get their address, in ascending order, at most 1,000. Their fingerprint is zero, so that
+        /// the next run tries again; all else is as wanted.
         refused: Vec<Key128>,
     },
     /// The source has another version: somebody else has run.
     Moved,
-    /// The lease is not held any more.
+    /// The lease was taken by somebody else, or never.
     Fenced,
-    /// Not all rows are there: the store lost some, or they were another run's.
+    /// Not all rows are there, or two of one key: the store lost some, or they were another run's.
     Incomplete,
 }

@@ -143,6 +143,20 @@ operations! {
     Adopt(adopt::Adopt => adopt::Adopted): Soft, "adopt";
     /// Lifetimes and numbers of dialogs.
     Flush(adopt::Flush => subscribe::Ended): Soft, "flush";
+    /// A lease by name is taken.
+    LeaseTake(directory::LeaseTake => directory::LeaseTaken): Durable, "lease_take";
+    /// A lease by name is kept or given back.
+    LeaseKeep(directory::LeaseKeep => directory::LeaseKept): Durable, "lease_keep";
+    /// State of a directory as of its last run.
+    SourceGet(directory::SourceGet => directory::Source): Read, "source_get";
+    /// Users that came from a directory, a page at a time.
+    SourceUsers(directory::SourceUsers => directory::SourcePage): Read, "source_users";
+    /// Whose addresses these are.
+    AddressHolders(directory::Holders => directory::HoldersFound): Read, "address_holders";
+    /// Users as a directory wants them are put aside.
+    Stage(directory::Stage => directory::Staged): Soft, "stage";
+    /// All that was put aside is applied.
+    Apply(directory::Apply => directory::Applied): Durable, "apply";
     /// Whether the store can be written, and its schema.
     Health(HealthRequest => Health): Read, "health";
 }

@@ -8,6 +8,7 @@ use super::arrays::{column, int};
 use crate::codes::account_state;
 use crate::engine::accounts::CHANGES;
 use crate::ops::accounts::{Account, Changed, ChangedSince, Find, Page, Put, PutReply, State};
+use crate::ops::directory::Card;
 
 pub(super) fn state(row: &PgRow, column: usize) -> sqlx::Result<State> {
     let code: i16 = row.try_get(column)?;
@@ -41,6 +42,7 @@ pub(super) async fn put(to: &mut PgConnection, requests: &[&Put]) -> sqlx::Resul
         let reply = match status {
             0 => PutReply::Done(user(row, 2)?),
             1 => PutReply::Exists,
+            3 => PutReply::Managed,
             _ => PutReply::NotFound,
         };
         Ok((row.try_get(0)?, reply))
@@ -51,7 +53,7 @@ pub(super) async fn put(to: &mut PgConnection, requests: &[&Put]) -> sqlx::Resul
 }
 
 pub(super) async fn find(to: &mut PgConnection, request: &Find) -> sqlx::Result<Page> {
-    let rows = sqlx::query("select * from commpool_api_1.accounts_find($1, $2, $3)")
+    let rows = sqlx::query("select * from commpool_api_1.accounts_page($1, $2, $3)")
         .bind(request.text.to_lowercase())
         .bind(request.after.as_deref().unwrap_or_default())
         .bind(i32::try_from(request.limit).unwrap_or(i32::MAX - 1) + 1)
@@ -64,6 +66,13 @@ pub(super) async fn find(to: &mut PgConnection, request: &Find) -> sqlx::Result<
             display_name: row.try_get(2)?,
             state: state(row, 3)?,
             has_password: row.try_get(4)?,
+            managed: row.try_get(5)?,
+            card: Card {
+                phone: row.try_get(6)?,
+                title: row.try_get(7)?,
+                company: row.try_get(8)?,
+                office: row.try_get(9)?,
+            },
         })
     };
     let mut accounts = rows.iter().map(account).collect::<sqlx::Result<Vec<_>>>()?;

@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use commpool_model::ids::{Key128, UserId};
 use sqlx::PgConnection;
 
-use super::{accounts, adopt, assert, credentials, endpoints, front_ends, presence, pull, register, route, subscribe};
+use super::options::Caller;
+use super::{
+    accounts, adopt, assert, credentials, directory, endpoints, front_ends, presence, pull, register, route, subscribe,
+};
 use crate::job::BATCH;
 use crate::ops::{Class, Operation, Outcome};
 
@@ -30,6 +33,8 @@ impl Line {
             | Operation::Reap(_)
             | Operation::FrontEnds(_)
             | Operation::Pull(_)
+            | Operation::LeaseTake(_)
+            | Operation::LeaseKeep(_)
             | Operation::Health(_) => Self::Lease,
             _ => match operation.class() {
                 Class::Read => Self::Read,
@@ -49,9 +54,9 @@ impl Line {
     }
 
     /// Connections that work on it.
-    pub(super) const fn connections(self) -> usize {
-        match self {
-            Self::Read => 2,
+    pub(super) const fn connections(self, caller: Caller) -> usize {
+        match (self, caller) {
+            (Self::Read, Caller::FrontEnd) => 2,
             _ => 1,
         }
     }
@@ -153,6 +158,13 @@ pub(super) async fn carry_out(to: &mut PgConnection, operations: &[&Operation]) 
         Operation::Assert(r) => single!(Assert, assert::assert, r),
         Operation::Adopt(r) => single!(Adopt, adopt::adopt, r),
         Operation::Flush(r) => single!(Flush, adopt::flush, r),
+        Operation::LeaseTake(r) => single!(LeaseTake, directory::take, r),
+        Operation::LeaseKeep(r) => single!(LeaseKeep, directory::keep, r),
+        Operation::SourceGet(r) => single!(SourceGet, directory::get, r),
+        Operation::SourceUsers(r) => single!(SourceUsers, directory::users, r),
+        Operation::AddressHolders(r) => single!(AddressHolders, directory::holders, r),
+        Operation::Stage(r) => single!(Stage, directory::stage, r),
+        Operation::Apply(r) => single!(Apply, directory::apply, r),
     })
 }
 

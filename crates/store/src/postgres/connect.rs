@@ -13,17 +13,14 @@ use crate::error::StoreError;
 
 /// How long the database may take to accept a connection: it may be busy with those of many others.
 const ACCEPT: Duration = Duration::from_secs(5);
-/// How long a call may take.
-pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+/// How long it may take to say who it is.
+const GREETING: Duration = Duration::from_secs(2);
 
-/// Settings of every session. Plans are made once and by index: what an empty table suggests would stay. The server's
-/// limits lie below the callers'.
+/// Settings of every session. Plans are made once and by index: what an empty table suggests would stay.
 const SETTINGS: &[(&str, &str)] = &[
     ("plan_cache_mode", "force_generic_plan"),
     ("enable_seqscan", "off"),
     ("jit", "off"),
-    ("statement_timeout", "1800"),
-    ("lock_timeout", "1000"),
     ("idle_in_transaction_session_timeout", "5000"),
 ];
 
@@ -33,14 +30,16 @@ const SETTINGS: &[(&str, &str)] = &[
 /// The database is away, refuses, is a standby, or has another schema.
 pub(super) async fn connect(options: &PostgresOptions, line: Line) -> Result<PgConnection, StoreError> {
     let place = || options.place();
-    let driver = options.driver(&format!("commpool {}", line.name()), SETTINGS.iter().copied())?;
+    let pace = options.caller.pace();
+    let limits = [("statement_timeout", pace.statement), ("lock_timeout", pace.lock)];
+    let driver = options.driver(&format!("commpool {}", line.name()), SETTINGS.iter().copied().chain(limits))?;
     let opened = timeout(ACCEPT, driver.connect()).await;
     let mut connection = match opened {
         Err(_) => return Err(StoreError::Unavailable(format!("{}: does not answer", place()))),
         Ok(Err(error)) => return Err(StoreError::Unavailable(format!("{}: {}", place(), explain(&error)))),
         Ok(Ok(connection)) => connection,
     };
-    match timeout(PATIENCE, greet(&mut connection, line)).await {
+    match timeout(GREETING, greet(&mut connection, line)).await {
         Err(_) => Err(StoreError::Unavailable(format!("{}: does not answer", place()))),
         Ok(Err(StoreError::Unavailable(text))) => Err(StoreError::Unavailable(format!("{}: {text}", place()))),
         Ok(Err(error)) => Err(error),

@@ -47,7 +47,10 @@ pub(super) fn explain(error: &sqlx::Error) -> String {
     let mend = match code.as_ref() {
         "28P01" | "28000" => "check user and password files",
         "3D000" => "create the database, or name another",
-        "42501" => "make the login a member of commpool_server, see `commpool-server migrate --print-roles`",
+        "42501" => {
+            "make the login a member of commpool_server, a replicator's of commpool_replicator, \
+             see `commpool-server migrate --print-roles`"
+        }
         "53100" => "free some space on the database's disk",
         "53300" => "raise max_connections: five are needed per front end",
         "55P03" | "57014" => "the database is slow or a row is locked for too long",

@@ -18,10 +18,14 @@ pub(super) const FILES: &[(&str, &str)] = &[
     ("pull", include_str!("functions/pull.sql")),
     ("adopt", include_str!("functions/adopt.sql")),
     ("assert", include_str!("functions/assert.sql")),
+    ("directory", include_str!("functions/directory.sql")),
 ];
 
 /// Name and text of each migration; the first brings the schema to version 1.
-pub(super) const MIGRATIONS: &[(&str, &str)] = &[("0001_pool", include_str!("migrations/0001_pool.sql"))];
+pub(super) const MIGRATIONS: &[(&str, &str)] = &[
+    ("0001_pool", include_str!("migrations/0001_pool.sql")),
+    ("0002_directory", include_str!("migrations/0002_directory.sql")),
+];
 
 /// Version of the schema that this build's functions are written for.
 pub(crate) fn schema() -> u32 {

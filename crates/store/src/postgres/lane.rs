@@ -11,13 +11,12 @@ use super::call::{Company, Keys, ROOM, company, weight};
 use crate::error::StoreError;
 use crate::job::{Job, QUEUE};
 
-/// How long a request may wait for its turn; then nothing is done about it.
-pub(super) const TURN: Duration = Duration::from_secs(1);
 /// How far behind its first request a call is filled up.
 const SIGHT: usize = 1024;
 
-#[derive(Default)]
 pub(super) struct Lane {
+    /// How long a request may wait for its turn; then nothing is done about it.
+    turn: Duration,
     queue: Mutex<Queue>,
     wake: Notify,
     /// Workers that have a connection.
@@ -41,6 +40,10 @@ pub(super) enum Next {
 }
 
 impl Lane {
+    pub(super) fn new(turn: Duration) -> Self {
+        Self { turn, queue: Mutex::default(), wake: Notify::default(), connected: AtomicUsize::default() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -75,7 +78,7 @@ impl Lane {
 
     fn try_next(&self) -> Option<Next> {
         let mut queue = self.lock();
-        let late = queue.late();
+        let late = queue.late(self.turn);
         let next = if !late.is_empty() {
             Next::Late(late)
         } else if let Some(first) = queue.jobs.pop_front() {
@@ -143,9 +146,9 @@ impl Lane {
 
 impl Queue {
     /// Takes out those at the front that have waited too long.
-    fn late(&mut self) -> Vec<Job> {
+    fn late(&mut self, turn: Duration) -> Vec<Job> {
         let mut late = Vec::new();
-        while self.jobs.front().is_some_and(|job| job.submitted.elapsed() > TURN) {
+        while self.jobs.front().is_some_and(|job| job.submitted.elapsed() > turn) {
             late.extend(self.jobs.pop_front());
         }
         late

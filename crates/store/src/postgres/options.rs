@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use commpool_model::config::{PostgresStore, PostgresTlsMode};
 use sqlx::ConnectOptions;
@@ -24,6 +25,48 @@ pub struct PostgresOptions {
     pub login: Login,
     /// How the connection is protected.
     pub tls: Tls,
+    /// What it is for.
+    pub caller: Caller,
+}
+
+/// What the database is used for: which functions may be called, how many connections there are, how long a call may
+/// take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// A front end, or a command of its administrator: five connections, an answer within two seconds.
+    FrontEnd,
+    /// A replicator: four connections, and minutes for a whole directory. It may call what begins with a lease or a
+    /// source, and ask for holders of addresses and for health.
+    Replicator,
+}
+
+/// How long somebody waits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// A request for its turn; then nothing is done about it.
+    pub(super) turn: Duration,
+    /// A call for its answer.
+    pub(super) patience: Duration,
+    /// The server for a statement, milliseconds; below `patience`.
+    pub(super) statement: &'static str,
+    /// The same for a lock.
+    pub(super) lock: &'static str,
+}
+
+impl Caller {
+    pub(super) const fn pace(self) -> Pace {
+        match self {
+            Self::FrontEnd => {
+                Pace { turn: Duration::from_secs(1), patience: Duration::from_secs(2), statement: "1800", lock: "1000" }
+            }
+            Self::Replicator => Pace {
+                turn: Duration::from_secs(10),
+                patience: Duration::from_secs(310),
+                statement: "300000",
+                lock: "10000",
+            },
+        }
+    }
 }
 
 /// Who calls.
@@ -57,7 +100,7 @@ pub enum Tls {
 }
 
 impl PostgresOptions {
-    /// As a pool's configuration says.
+    /// As a pool's configuration says, for a front end.
     pub fn of(config: &PostgresStore) -> Self {
         let tls = match (&config.tls.mode, &config.tls.ca_file) {
             (PostgresTlsMode::VerifyFull, Some(ca)) => Tls::VerifyFull { ca: ca.clone() },
@@ -71,7 +114,13 @@ impl PostgresOptions {
             database: config.database.clone(),
             login: Login::Files(config.user_file.clone(), config.password_file.clone()),
             tls,
+            caller: Caller::FrontEnd,
         }
+    }
+
+    /// The same for a replicator, with a login of its own.
+    pub fn replicator(config: &PostgresStore) -> Self {
+        Self { caller: Caller::Replicator, ..Self::of(config) }
     }
 
     /// Where that is, for people.

@@ -35,13 +35,15 @@ impl PostgresStore {
     /// The thread cannot be started.
     pub fn open(options: PostgresOptions) -> Result<Self, StoreError> {
         let meter = Arc::new(Meter::new());
+        let caller = options.caller;
         let options = Arc::new(options);
-        let lanes: Vec<(Line, Arc<Lane>)> = Line::ALL.into_iter().map(|line| (line, Arc::default())).collect();
+        let lanes: Vec<(Line, Arc<Lane>)> =
+            Line::ALL.into_iter().map(|line| (line, Arc::new(Lane::new(caller.pace().turn)))).collect();
         let workers: Vec<Worker> = lanes
             .iter()
             .flat_map(|(line, lane)| {
                 let worker = || Worker::new(*line, Arc::clone(lane), Arc::clone(&options), Arc::clone(&meter));
-                (0..line.connections()).map(move |_| worker())
+                (0..line.connections(caller)).map(move |_| worker())
             })
             .collect();
         let failed = |error| StoreError::Unavailable(format!("cannot start a thread: {error}"));

@@ -9,13 +9,13 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use super::call::{Line, carry_out};
-use super::connect::{PATIENCE, connect};
+use super::connect::connect;
 use super::fault::{Fault, explain, judge, unavailable};
-use super::lane::{Lane, Next, TURN};
+use super::lane::{Lane, Next};
 use super::options::PostgresOptions;
 use crate::error::StoreError;
 use crate::job::Job;
-use crate::ops::{Health, Operation, Outcome};
+use crate::ops::{Class, Health, Operation, Outcome};
 use crate::stats::{Meter, add};
 
 /// Durable calls that may hang in their commit at once, each on a connection that is left to itself.
@@ -114,7 +114,7 @@ impl Worker {
         self.plans = Plans::new();
         let Some(mut connection) = self.connection.take() else { return };
         let call = sqlx::query("select commpool_api_1.replan()").execute(&mut connection);
-        if let Ok(Ok(_)) = timeout(PATIENCE, call).await {
+        if let Ok(Ok(_)) = timeout(self.options.caller.pace().patience, call).await {
             self.connection = Some(connection);
         }
     }
@@ -153,7 +153,7 @@ impl Worker {
         if let Some(error) = &self.away {
             return self.tell(error).await;
         }
-        sleep(TURN).await;
+        sleep(self.options.caller.pace().turn).await;
         let text = format!("{} does not answer yet", self.options.place());
         self.tell(&StoreError::Unavailable(text)).await;
     }
@@ -205,7 +205,7 @@ impl Worker {
         };
         // What a durable call adds is told apart from what was there before, so it must not be repeated blindly.
         let harmless = match fault {
-            Fault::Broken => self.line != Line::Durable,
+            Fault::Broken => operations.iter().all(|operation| operation.class() != Class::Durable),
             Fault::Again | Fault::Leave => true,
             Fault::Schema | Fault::Row | Fault::Refused => false,
         };
@@ -227,7 +227,7 @@ impl Worker {
         operations: &[&Operation],
         begun: Instant,
     ) -> Result<Result<Vec<Outcome>, (Fault, sqlx::Error)>, Failure> {
-        let patience = || PATIENCE.saturating_sub(begun.elapsed());
+        let patience = || self.options.caller.pace().patience.saturating_sub(begun.elapsed());
         if self.connection.is_none() {
             let slow = |_| Err(StoreError::Unavailable(format!("{} does not answer in time", self.options.place())));
             let connected = timeout(patience(), connect(&self.options, self.line)).await.unwrap_or_else(slow);
@@ -235,7 +235,7 @@ impl Worker {
         }
         let error = match self.call(operations, patience()).await? {
             Ended::Done(Ok(outcomes)) if outcomes.len() == operations.len() => {
-                self.count();
+                self.count(operations);
                 self.plans.requests += outcomes.len();
                 return Ok(Ok(outcomes));
             }
@@ -312,10 +312,11 @@ impl Worker {
         }
     }
 
-    fn count(&self) {
+    fn count(&self, operations: &[&Operation]) {
         if self.line != Line::Read {
+            let durable = operations.iter().any(|operation| operation.class() == Class::Durable);
             add(&self.meter.commits, 1);
-            add(&self.meter.synced_commits, u64::from(self.line == Line::Durable));
+            add(&self.meter.synced_commits, u64::from(durable));
         }
     }
 }

@@ -32,4 +32,8 @@ impl Credentials for Transaction<'_> {
     fn remove_label(&mut self, user: UserId, label: &str) -> rusqlite::Result<()> {
         self.execute("delete from credential where user_id = ?1 and label = ?2", (int(user.0), label)).map(drop)
     }
+
+    fn remove_verifiers(&mut self, user: UserId) -> rusqlite::Result<()> {
+        self.execute("delete from credential where user_id = ?1", [int(user.0)]).map(drop)
+    }
 }

@@ -13,6 +13,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0001_pool", include_str!("migrations/0001_pool.sql")),
     ("0002_refreshed", include_str!("migrations/0002_refreshed.sql")),
     ("0003_load", include_str!("migrations/0003_load.sql")),
+    ("0004_directory", include_str!("migrations/0004_directory.sql")),
 ];
 
 /// How long another migration may take.

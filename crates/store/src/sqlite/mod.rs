@@ -5,6 +5,7 @@
 
 mod accounts;
 mod credentials;
+mod directory;
 mod endpoints;
 mod front_ends;
 mod lane;

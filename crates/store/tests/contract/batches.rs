@@ -8,7 +8,7 @@ use commpool_store::ops::credentials::Verifier;
 use commpool_store::ops::presence::Published;
 use commpool_store::ops::register::{Change, Contacts, Reply};
 use commpool_store::ops::{
-    Class, HealthRequest, Operation, Outcome, accounts, assert, endpoints, front_ends, pull, route,
+    Class, HealthRequest, Operation, Outcome, accounts, assert, directory, endpoints, front_ends, pull, route,
 };
 
 use crate::bench::{Bench, Registration, binding, contract, flow, publication};
@@ -175,6 +175,13 @@ fn the_class_of_every_operation() {
         (Class::Soft, crate::assert::nothing(fe).into()),
         (Class::Soft, crate::adopt::adoption(commpool_model::ids::EndpointId(1), fe).into()),
         (Class::Soft, commpool_store::ops::adopt::Flush { fe, dialogs: vec![] }.into()),
+        (Class::Durable, directory::LeaseTake { name: address(), holder: address(), ttl_ms: 1 }.into()),
+        (Class::Durable, directory::LeaseKeep { name: address(), token: 1, ttl_ms: 1 }.into()),
+        (Class::Read, directory::SourceGet { source: address() }.into()),
+        (Class::Read, directory::SourceUsers { source: address(), after: None, limit: 1 }.into()),
+        (Class::Read, directory::Holders { addresses: vec![] }.into()),
+        (Class::Soft, directory::Stage { source: address(), token: 1, first: 0, rows: vec![] }.into()),
+        (Class::Durable, directory::Apply { source: address(), token: 1, version: 0, rows: 0, state: vec![] }.into()),
         (Class::Read, HealthRequest.into()),
     ];
     assert_eq!(all.len(), Operation::NAMES.len(), "every operation stands here");

@@ -9,6 +9,7 @@ mod credentials;
 #[allow(dead_code, reason = "each program of tests uses its part")]
 #[path = "../support/database.rs"]
 mod database;
+mod directory;
 mod endpoints;
 mod front_ends;
 mod presence;

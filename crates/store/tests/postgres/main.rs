@@ -3,6 +3,7 @@
 #[allow(dead_code, reason = "each program of tests uses its part")]
 #[path = "../support/database.rs"]
 mod database;
+mod directory;
 mod durability;
 mod faults;
 mod fence;

@@ -8,15 +8,16 @@ use std::sync::{Mutex, OnceLock};
 use commpool_harness::postgres::{Cluster, SUPERUSER, Settings, can_run};
 use commpool_model::ids::Micros;
 use commpool_store::Store;
-use commpool_store::postgres::{Login, Logins, PostgresOptions, Tls, migrate};
+use commpool_store::postgres::{Caller, Login, Logins, PostgresOptions, Tls, migrate};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection, raw_sql};
 use tokio::runtime::Runtime;
 
 /// A migrated database whose functions take the time from a table.
 const TEMPLATE: &str = "pool_template";
-/// Login of a front end, and of whoever migrates.
+/// Logins of a front end, a replicator, and whoever migrates.
 const SERVER: &str = "pool_server";
+const REPLICATOR: &str = "pool_replicator";
 const OWNER: &str = "pool_owner";
 pub(crate) const PASSWORD: &str = "it's a secret";
 
@@ -24,6 +25,8 @@ const CLOCK: &str = "
     create table commpool.test_clock (now int8 not null);
     grant select on commpool.test_clock to commpool_owner;
     insert into commpool.test_clock values (0);
+    -- The suite speaks for the replicator too.
+    grant commpool_replicator to pool_server;
     create or replace function commpool_api_1.clock() returns int8 language sql volatile
     return (select c.now from commpool.test_clock c);
 ";
@@ -57,7 +60,7 @@ pub(crate) fn runtime() -> Runtime {
 /// Groups, logins and schema.
 pub(crate) async fn prepare(cluster: &Cluster, database: &str) {
     let folder = tempfile::tempdir().unwrap();
-    for (who, name) in [("owner", OWNER), ("server", SERVER), ("replicator", "pool_replicator")] {
+    for (who, name) in [("owner", OWNER), ("server", SERVER), ("replicator", REPLICATOR)] {
         fs::write(folder.path().join(format!("{who}-username")), name).unwrap();
         fs::write(folder.path().join(format!("{who}-password")), PASSWORD).unwrap();
     }
@@ -74,12 +77,18 @@ pub(crate) fn options(cluster: &Cluster, database: &str, user: &str, password: &
         database: database.to_owned(),
         login: Login::Known(user.to_owned(), password.to_owned().into()),
         tls: Tls::Off,
+        caller: Caller::FrontEnd,
     }
 }
 
 /// The same as a front end does.
 pub(crate) fn as_server(cluster: &Cluster, database: &str) -> PostgresOptions {
     options(cluster, database, SERVER, PASSWORD)
+}
+
+/// The same as a replicator does.
+pub(crate) fn as_replicator(cluster: &Cluster, database: &str) -> PostgresOptions {
+    PostgresOptions { caller: Caller::Replicator, ..options(cluster, database, REPLICATOR, PASSWORD) }
 }
 
 /// The same as whoever migrates.
@@ -136,8 +145,9 @@ impl Database {
     pub(crate) fn reset(&self) {
         self.run(
             "truncate commpool.front_end, commpool.account, commpool.address, commpool.credential, commpool.ace,
-                 commpool.endpoint, commpool.publication, commpool.presence, commpool.interest, commpool.subscription;
-             alter sequence commpool.incarnation restart; alter sequence commpool.user_number restart;",
+                 commpool.identity, commpool.source, commpool.lease, commpool.incoming, commpool.endpoint, commpool.publication, commpool.presence, commpool.interest, commpool.subscription;
+             alter sequence commpool.incarnation restart; alter sequence commpool.user_number restart;
+             update commpool.pool set last_change = 0;",
         );
     }
 

@@ -12,7 +12,7 @@ begin
            current_setting('transaction_read_only')::boolean
     from commpool.pool p;
 end $$;
-grant execute on function commpool_api_1.hello to commpool_server;
+grant execute on function commpool_api_1.hello to commpool_server, commpool_replicator;
 
 -- Forgets the session's plans: they were made for the tables as they were then.
 create or replace function commpool_api_1.replan() returns void
@@ -21,7 +21,7 @@ as $$
 begin
     execute 'discard plans';
 end $$;
-grant execute on function commpool_api_1.replan to commpool_server;
+grant execute on function commpool_api_1.replan to commpool_server, commpool_replicator;
 
 create or replace function commpool_api_1.health() returns int4
 language plpgsql security definer set search_path = pg_catalog, pg_temp
@@ -34,4 +34,4 @@ begin
     select max(m.version) into v_schema from commpool.migration m;
     return v_schema;
 end $$;
-grant execute on function commpool_api_1.health to commpool_server;
+grant execute on function commpool_api_1.health to commpool_server, commpool_replicator;

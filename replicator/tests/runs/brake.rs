@@ -1,0 +1,95 @@
+//! What keeps a directory from taking the service from many at once.
+
+use commpool_model::directory::RunResult;
+use commpool_replicator::entry::Entry;
+use commpool_replicator::fault::{Fault, Kind};
+
+use crate::lists::{List, Pool, people, person};
+
+fn list(entries: Vec<Entry>) -> List {
+    List { entries, ..List::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_missing_are_held_and_released_by_their_digest_alone() {
+    for mut pool in Pool::both() {
+        pool.synced(&people(1..=40)).await;
+        let before = pool.known().await;
+        // Even what has nothing to do with it waits: half a plan is none.
+        let gone = list(people(10..=41));
+        let held = pool.run(&gone).await;
+        assert_eq!((held.result, held.counts.missing, held.counts.added), (RunResult::DeletionHeld, 9, 1), "{held:?}");
+        assert!(held.message.contains("9 of 40 users") && held.message.contains(&held.plan_digest), "{held:?}");
+        assert_eq!(pool.known().await, before);
+
+        pool.config.removal.release_digest = "0123456789abcdef".to_owned();
+        let still = pool.run(&gone).await;
+        assert_eq!((still.result, &still.plan_digest), (RunResult::DeletionHeld, &held.plan_digest));
+        pool.config.removal.release_digest = held.plan_digest.clone();
+        let other = pool.run(&list(people(11..=41))).await;
+        assert_eq!(other.result, RunResult::DeletionHeld, "the digest of one plan releases no other");
+        assert_eq!(pool.known().await, before);
+
+        let released = pool.run(&gone).await;
+        assert_eq!((released.result, released.counts.missing), (RunResult::Synced, 9));
+        assert_eq!(pool.users().await.iter().filter(|user| user.ends_with("lapsed")).count(), 9);
+        assert!(!pool.run(&gone).await.counts.any());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_directory_that_recovers_was_never_gone() {
+    let pool = Pool::new();
+    pool.synced(&people(1..=40)).await;
+    assert_eq!(pool.run(&list(people(20..=40))).await.result, RunResult::DeletionHeld);
+    assert!(!pool.synced(&people(1..=40)).await.counts.any());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn disabled_in_words_is_never_held() {
+    let pool = Pool::new();
+    pool.synced(&people(1..=40)).await;
+    let off = |n: u8| person(n, &format!("p{n}@example.com"), &[("userAccountControl", &["514"])]);
+    let outcome = pool.synced(&(1..=40).map(off).collect::<Vec<_>>()).await;
+    assert_eq!(outcome.counts.disabled, 40);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn addresses_that_vanish_from_many_entries_are_held() {
+    let pool = Pool::new();
+    pool.synced(&people(1..=40)).await;
+    let outcome = pool.run(&list((1..=40).map(|n| person(n, "", &[])).collect())).await;
+    assert_eq!((outcome.result, outcome.counts.disabled), (RunResult::DeletionHeld, 40));
+    assert!(pool.users().await.iter().all(|user| user.ends_with(" on")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_answer_is_none() {
+    let mut pool = Pool::new();
+    assert_eq!(pool.run(&List::default()).await.result, RunResult::Synced, "nobody was there before");
+    pool.synced(&people(1..=2)).await;
+    let outcome = pool.run(&List::default()).await;
+    assert_eq!((outcome.result, outcome.plan_digest.as_str()), (RunResult::ReadIncomplete, ""));
+    assert!(outcome.message.contains("finds nobody, and there are 2 users"), "{outcome:?}");
+    pool.config.removal.max_percent = 100;
+    assert_eq!(pool.run(&List::default()).await.result, RunResult::ReadIncomplete);
+    assert_eq!(pool.users().await, ["p1 on", "p2 on"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_did_not_end_changes_nothing() {
+    for (kind, result) in [
+        (Kind::Broken, RunResult::ReadIncomplete),
+        (Kind::Incomplete, RunResult::ReadIncomplete),
+        (Kind::Refused, RunResult::DirectoryRefused),
+        (Kind::Unreachable, RunResult::DirectoryUnavailable),
+    ] {
+        let pool = Pool::new();
+        pool.synced(&people(1..=3)).await;
+        let before = pool.known().await;
+        let fault = Some(Fault::new(kind, "told so"));
+        let outcome = pool.run(&List { entries: people(3..=9), members: Vec::new(), fault }).await;
+        assert_eq!((outcome.result, outcome.message.as_str()), (result, "told so"));
+        assert_eq!(pool.known().await, before);
+    }
+}
