@@ -107,11 +107,12 @@ impl Section {
         }
     }
 
-    fn yaml(&self, standard: bool) -> String {
+    /// As YAML; Standard Edition must be told when it reads, and is told: once a month.
+    #[must_use]
+    pub fn yaml(&self, standard: bool) -> String {
         let urls = self.urls.iter().map(|url| format!("\"{url}\"")).collect::<Vec<_>>().join(", ");
         let mut text = "directory:\n".to_owned();
         if standard {
-            // It must have one; the command line does not ask what time it is.
             text.push_str("  schedule: {cron: \"@monthly\"}\n");
         }
         // Writing to a string does not fail.
