@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::build::directory::missing;
-use crate::build::replicator::CONTAINER;
+use crate::build::replicator::{CONTAINER, RUN};
 use crate::crd::{DirectorySyncStatus, Reason};
 use crate::front_end_state::Finding;
 use crate::names::Component;
@@ -67,8 +67,7 @@ fn trouble(pool: &ValidatedPool, observed: &Observed) -> Option<Finding> {
         let words = observed.report.as_ref()?.as_ref().err()?;
         return Some((Reason::NotAnswering, words.clone()));
     }
-    let pods = observed.pods_of(Component::Replicator);
-    let pod = pods.max_by_key(|pod| (created(pod), pod.metadata.name.clone()))?;
+    let pod = pods(observed).max_by_key(|pod| (created(pod), pod.metadata.name.clone()))?;
     if run(pod).is_some() {
         return None;
     }
@@ -82,9 +81,17 @@ fn newest(pool: &ValidatedPool, observed: &Observed) -> Option<Run> {
         let ended = outcome.finished.parse().ok()?;
         return Some(Run { ended, said: Ok((**outcome).clone()) });
     }
-    let pods = observed.pods_of(Component::Replicator);
-    let ended = pods.filter_map(|pod| Some((run(pod)?, pod.metadata.name.clone())));
+    let ended = pods(observed).filter_map(|pod| Some((run(pod)?, pod.metadata.name.clone())));
     ended.max_by_key(|(run, name)| (run.ended, name.clone())).map(|(run, _)| run)
+}
+
+/// The pods of runs: somebody may have made others of the same template, such as to look at a plan.
+fn pods(observed: &Observed) -> impl Iterator<Item = &Pod> {
+    observed.pods_of(Component::Replicator).filter(|pod| {
+        let mut containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+        let arguments = containers.find(|it| it.name == CONTAINER).and_then(|it| it.args.as_ref());
+        arguments.and_then(|arguments| arguments.first()).is_some_and(|verb| verb == RUN)
+    })
 }
 
 /// The run of a pod that has ended.
@@ -178,9 +185,8 @@ fn last(pool: &ValidatedPool, status: &DirectorySyncStatus) -> Finding {
         Some(Reason::Synced) => (Reason::Synced, summary(status)),
         Some(Reason::DeletionHeld) => {
             let digest = status.plan_digest.as_deref().unwrap_or_default();
-            let release = format!("if that is meant, set spec.directorySync.removal.releaseDigest to {digest}");
-            // first, because a long message is cut
-            (Reason::DeletionHeld, format!("{release}: {}", error()))
+            let message = format!("{} (status.directorySync.planDigest: {digest})", error());
+            (Reason::DeletionHeld, if error().contains(digest) { error() } else { message })
         }
         Some(other) => (other, error()),
     }
@@ -191,7 +197,7 @@ fn not_yet(pool: &ValidatedPool) -> String {
         let name = pool.names.replicator();
         return format!("CronJob {name} has not run yet; kubectl create job --from=cronjob/{name} NAME runs it now");
     }
-    "the server has not run yet; it does by the schedule".into()
+    "no run of the server is known yet".into()
 }
 
 fn summary(status: &DirectorySyncStatus) -> String {

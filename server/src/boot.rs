@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use commpool_model::config::{Edition, Peers, PoolConfig, TlsFiles};
+use commpool_model::config::{Directory, Edition, Peers, PoolConfig, TlsFiles};
 use commpool_sip::limits::Limits;
 use commpool_sip::otid::PoolKey;
+use commpool_store::ops::directory::SourceGet;
 use commpool_store::ops::front_ends;
 use commpool_store::postgres::PostgresOptions;
 use commpool_store::{FolderLock, LockError, SqliteOptions, lock_folder};
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock;
+use crate::directory::{Cycle, Replication};
 use crate::front_end::{Ended, FrontEnd, Parts};
 use crate::management::{self, Management};
 use crate::metrics::Metrics;
@@ -36,6 +38,8 @@ const EVENTS: usize = 8192;
 const RELOAD: Duration = Duration::from_secs(5);
 /// A lone front end finishes open requests within this.
 const FINISH_ALONE: Duration = Duration::from_secs(2);
+/// Who holds the replicator's lease, for people.
+const HOLDER: &str = "server";
 /// Everything is closed within this after the engine has ended.
 const CLOSE: Duration = Duration::from_millis(1500);
 
@@ -146,7 +150,8 @@ impl Booted {
         &self.store
     }
 
-    /// Serves until `stop` is cancelled. `config_file`: watched for a changed `outward`. `serving` is called once
+    /// Serves until `stop` is cancelled. `config_file`: watched for a changed `outward` or
+    /// `directory`. `serving` is called once
     /// clients are welcome.
     pub async fn serve(
         self,
@@ -216,7 +221,11 @@ impl Booted {
             }
         }
         drop(acceptor);
-        let reload = Reload { config_file, tls: self.config.tls.clone(), current, metrics, settings: settings_in };
+        let (directory_in, directory) = watch::channel(self.config.directory.clone());
+        let replication = replication(&self.config, &self.store, directory, &management, &metrics, &stop).await;
+        let replication = replication.map(|replication| tokio::spawn(replication.run(stop.clone())));
+        let tls = self.config.tls.clone();
+        let reload = Reload { config_file, tls, current, metrics, settings: settings_in, directory: directory_in };
         let reload = tokio::spawn(reload.run());
         serving();
 
@@ -233,6 +242,9 @@ impl Booted {
         reload.abort();
         tasks.close();
         let _ = tokio::time::timeout(CLOSE, tasks.wait()).await;
+        if let Some(replication) = replication {
+            let _ = tokio::time::timeout(CLOSE, replication).await;
+        }
         let _ = tokio::time::timeout(CLOSE, self.store.ask(front_ends::Stop { fe })).await;
         self.store.close();
         management_stop.cancel();
@@ -244,6 +256,35 @@ impl Booted {
         metrics.register(&mut registry);
         Arc::new(Management::new(Arc::clone(heartbeat), registry))
     }
+}
+
+/// The replicator of Standard Edition; that of Enterprise Edition is a program of its own.
+async fn replication(
+    config: &PoolConfig,
+    store: &Store,
+    directory: watch::Receiver<Option<Directory>>,
+    management: &Management,
+    metrics: &Arc<Metrics>,
+    stop: &CancellationToken,
+) -> Option<Replication> {
+    if config.edition != Edition::Standard {
+        return None;
+    }
+    // A store that does not tell is asked again by the run itself.
+    let known = store.ask(SourceGet { source: commpool_replicator::records::SOURCE.to_owned() }).await;
+    let (store, domains, stop) = (store.clone(), config.sip_domains.clone(), stop.clone());
+    let cycle: Cycle = Box::new(move |directory| {
+        let (store, domains, stop) = (store.clone(), domains.clone(), stop.clone());
+        Box::pin(async move { commpool_replicator::run(&store, &directory, &domains, HOLDER, &stop).await })
+    });
+    Some(Replication {
+        cycle,
+        config: directory,
+        never_ran: known.is_ok_and(|source| source.version == 0),
+        clock: system_clock(),
+        last: management.directory.clone(),
+        metrics: Arc::clone(metrics),
+    })
 }
 
 /// From the signal to the end.
@@ -261,6 +302,7 @@ struct Reload {
     current: Option<Current>,
     metrics: Arc<Metrics>,
     settings: watch::Sender<Arc<Settings>>,
+    directory: watch::Sender<Option<Directory>>,
 }
 
 impl Reload {
@@ -269,7 +311,7 @@ impl Reload {
         loop {
             tokio::time::sleep(RELOAD).await;
             self.certificate();
-            self.outward(&mut seen);
+            self.configuration(&mut seen);
         }
     }
 
@@ -288,20 +330,32 @@ impl Reload {
         }
     }
 
-    fn outward(&self, seen: &mut Option<String>) {
+    fn configuration(&self, seen: &mut Option<String>) {
         let Some(text) = self.config_file.as_ref().and_then(|path| std::fs::read_to_string(path).ok()) else { return };
         if seen.as_ref() == Some(&text) {
             return;
         }
         match PoolConfig::from_yaml(&text) {
-            Ok(config) if config.outward != self.settings.borrow().outward => {
-                tracing::info!("outward addresses changed");
-                self.change(|settings| settings.outward = config.outward);
-            }
-            Ok(_) => {}
+            Ok(config) => self.take(config),
             Err(error) => tracing::error!(%error, "configuration not taken: the old one stays in use"),
         }
         *seen = Some(text);
+    }
+
+    /// Takes what may change while the server runs.
+    fn take(&self, config: PoolConfig) {
+        if config.outward != self.settings.borrow().outward {
+            tracing::info!("outward addresses changed");
+            self.change(|settings| settings.outward = config.outward);
+        }
+        let changed = self.directory.send_if_modified(|directory| {
+            let changed = *directory != config.directory;
+            *directory = config.directory;
+            changed
+        });
+        if changed {
+            tracing::info!("the directory's configuration changed");
+        }
     }
 
     fn change(&self, with: impl FnOnce(&mut Settings)) {

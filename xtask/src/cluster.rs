@@ -14,7 +14,7 @@ use commpool_harness::Workspace;
 use commpool_harness::cluster::{self, Cluster, Parts, balance};
 use commpool_harness::command::{is_root, output, say};
 use commpool_harness::deploy::{OPERATOR_NAMESPACE, Target};
-use commpool_harness::images::{DATABASE, PARTS};
+use commpool_harness::images::{PARTS, PARTS_OF_STANDARD};
 use commpool_harness::packages::{self, Consent};
 
 use crate::images;
@@ -173,11 +173,10 @@ fn is_enterprise(sample: &str) -> bool {
     sample.lines().any(|line| line.trim() == "edition: Enterprise")
 }
 
-/// The parts whose images a sample needs: a database's only in Enterprise Edition.
+/// The parts whose images a sample needs: those of database and replicator only in Enterprise Edition.
 fn parts_for(sample: Option<&Path>) -> Result<&'static [&'static str]> {
     let text = sample.map(fs::read_to_string).transpose()?.unwrap_or_default();
-    let enterprise = is_enterprise(&text);
-    Ok(if enterprise { PARTS } else { PARTS.strip_suffix(&[DATABASE]).unwrap_or(PARTS) })
+    Ok(if is_enterprise(&text) { PARTS } else { PARTS_OF_STANDARD })
 }
 
 /// Does work and tells how long it took.

@@ -21,7 +21,7 @@ pub struct Outcome {
     pub finished: String,
     /// Entries that the filter found.
     pub found: u64,
-    /// What was changed, or in [`RunResult::Held`] would be.
+    /// What was changed, or in [`RunResult::DeletionHeld`] would be.
     pub counts: Counts,
     /// The first conflicts, at most [`MAX_NAMED`], each one line that names both sides; at most 256 octets each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -18,6 +18,8 @@ use crate::validate::ValidatedPool;
 
 /// Name of the replicator's container.
 pub const CONTAINER: &str = "replicator";
+/// What it is told to do: one run.
+pub const RUN: &str = "run";
 /// Where its message is put: the kubelet's own default.
 const TERMINATION_LOG: &str = "/dev/termination-log";
 /// Where a run keeps what it read of the directory.
@@ -76,7 +78,7 @@ fn pod(pool: &ValidatedPool, spec: &DirectorySyncSpec) -> PodSpec {
 
 fn container(pool: &ValidatedPool) -> Container {
     let config = format!("{FOLDER}/{REPLICATOR_KEY}");
-    let args = ["run", "--config", &config, "--termination-log", TERMINATION_LOG];
+    let args = [RUN, "--config", &config, "--termination-log", TERMINATION_LOG];
     let amount = Quantity::new;
     let (cpu, memory, limit) = (amount("50m"), amount("64Mi"), amount("256Mi"));
     let amounts = Amounts { cpu: &cpu, memory: &memory, cpu_limit: None, memory_limit: &limit };

@@ -52,8 +52,8 @@ impl DirectorySyncSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LdapSpec {
-    /// Servers of one directory, 1–8, tried in order: ldaps://HOST[:PORT], or ldap://HOST[:PORT], which is secured by
-    /// StartTLS before anything else is said.
+    /// Servers of one directory, 1–8, tried in order: ldaps://HOST:PORT (without a port 636), or ldap://HOST:PORT (389),
+    /// which is secured by StartTLS before anything else is said.
     #[schemars(length(min = 1, max = 8), inner(length(min = 1, max = 512)))]
     pub urls: Vec<String>,
     /// Distinguished name below which users are looked for.

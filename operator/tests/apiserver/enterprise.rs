@@ -16,15 +16,15 @@ use super::{NAMESPACE, address, reaches, until};
 const POOL: &str = "office";
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn api<K>(admin: &Client) -> Api<K>
+pub(crate) fn api<K>(admin: &Client) -> Api<K>
 where
     K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
 {
     Api::namespaced(admin.clone(), NAMESPACE)
 }
 
-fn labels(component: &str) -> ListParams {
-    ListParams::default().labels(&format!("app.kubernetes.io/instance={POOL},app.kubernetes.io/component={component}"))
+fn labels(pool: &str, component: &str) -> ListParams {
+    ListParams::default().labels(&format!("app.kubernetes.io/instance={pool},app.kubernetes.io/component={component}"))
 }
 
 /// Specs of either edition that the API server refuses, and its words.
@@ -59,11 +59,7 @@ pub(super) fn refused() -> Vec<(Value, &'static str)> {
 /// Each step is there only after the one before it, and the last makes the pool ready.
 pub(super) async fn becomes_ready(admin: &Client) {
     reaches(admin, POOL, "VipServing", "False", "AddressPending").await;
-    address(admin, POOL).await;
-    reaches(admin, POOL, "SchemaCurrent", "False", "AwaitingDatabase").await;
-    store(admin).await;
-    migrate(admin).await;
-    serve(admin).await;
+    raise(admin, POOL).await;
     reaches(admin, POOL, "Ready", "True", "Serving").await;
     reaches(admin, POOL, "DatabaseAvailable", "True", "Available").await;
     reaches(admin, POOL, "SchemaCurrent", "True", "Migrated").await;
@@ -75,10 +71,19 @@ pub(super) async fn becomes_ready(admin: &Client) {
     assert!(refused.unwrap_err().to_string().contains("the edition cannot change"));
 }
 
+/// What the rest of a cluster would do with a new pool, step by step.
+pub(crate) async fn raise(admin: &Client, pool: &str) {
+    address(admin, pool).await;
+    reaches(admin, pool, "SchemaCurrent", "False", "AwaitingDatabase").await;
+    store(admin, pool).await;
+    migrate(admin, pool).await;
+    serve(admin, pool).await;
+}
+
 /// The database takes connections.
-async fn store(admin: &Client) {
+async fn store(admin: &Client, pool: &str) {
     let sets: Api<StatefulSet> = api(admin);
-    let name = format!("{POOL}-database");
+    let name = format!("{pool}-database");
     let set = until("the database", PATIENCE, || async { sets.get_opt(&name).await.unwrap() }).await;
     passes_restricted(admin, set.spec.unwrap().template).await;
     let status = json!({"status": {"replicas": 1, "readyReplicas": 1, "updatedReplicas": 1, "currentRevision": "a",
@@ -87,10 +92,10 @@ async fn store(admin: &Client) {
 }
 
 /// The newest migration completes; gives its name.
-async fn migrate(admin: &Client) -> String {
+async fn migrate(admin: &Client, pool: &str) -> String {
     let jobs: Api<Job> = api(admin);
     let open = until("a migration", PATIENCE, || async {
-        let all = jobs.list(&labels("migration")).await.unwrap();
+        let all = jobs.list(&labels(pool, "migration")).await.unwrap();
         all.into_iter().find(|job| job.status.as_ref().is_none_or(|status| status.conditions.is_none()))
     })
     .await;
@@ -104,9 +109,9 @@ async fn migrate(admin: &Client) -> String {
 }
 
 /// All front ends of the newest template take clients.
-async fn serve(admin: &Client) {
+async fn serve(admin: &Client, pool: &str) {
     let (deployments, pods): (Api<Deployment>, Api<Pod>) = (api(admin), api(admin));
-    let name = format!("{POOL}-front-end");
+    let name = format!("{pool}-front-end");
     let it = until("the front ends", PATIENCE, || async { deployments.get_opt(&name).await.unwrap() }).await;
     let spec = it.spec.unwrap();
     passes_restricted(admin, spec.template.clone()).await;
@@ -123,7 +128,7 @@ async fn serve(admin: &Client) {
     deployments.patch_status(&name, &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
 }
 
-fn pod(name: &str, template: PodTemplateSpec) -> Pod {
+pub(crate) fn pod(name: &str, template: PodTemplateSpec) -> Pod {
     let mut metadata = template.metadata.unwrap_or_default();
     metadata.name = Some(name.to_owned());
     Pod { metadata, spec: template.spec, status: None }
@@ -151,7 +156,7 @@ pub(super) async fn scales(admin: &Client) {
     })
     .await;
     reaches(admin, POOL, "FrontEndAvailable", "False", "RollingOut").await;
-    serve(admin).await;
+    serve(admin, POOL).await;
     reaches(admin, POOL, "Ready", "True", "Serving").await;
     let refused = pools.patch_scale("demo", &PatchParams::default(), &scaled(2)).await;
     assert!(refused.unwrap_err().to_string().contains("Standard Edition has one front end"));
@@ -165,19 +170,19 @@ pub(super) async fn upgrades(admin: &Client) {
         let it = serde_json::to_value(deployments.get(&format!("{POOL}-front-end")).await.unwrap()).unwrap();
         it["spec"]["template"]["spec"]["containers"][0]["image"].as_str().unwrap().to_owned()
     };
-    let before = jobs.list(&labels("migration")).await.unwrap().items.remove(0).name_any();
+    let before = jobs.list(&labels(POOL, "migration")).await.unwrap().items.remove(0).name_any();
     let newer = json!({"spec": {"version": "0.2.0"}});
     pools.patch(POOL, &PatchParams::default(), &Patch::Merge(&newer)).await.unwrap();
     reaches(admin, POOL, "FrontEndAvailable", "False", "Held").await;
     reaches(admin, POOL, "SchemaCurrent", "False", "AwaitingDatabase").await;
-    store(admin).await;
+    store(admin, POOL).await;
     reaches(admin, POOL, "Reconciling", "True", "Migrating").await;
     assert_eq!(image().await, "localhost/commpool-server:0.1.0");
-    let after = migrate(admin).await;
+    let after = migrate(admin, POOL).await;
     assert_ne!(before, after);
     until("the new image", PATIENCE, || async { (image().await == "localhost/commpool-server:0.2.0").then_some(()) })
         .await;
-    serve(admin).await;
+    serve(admin, POOL).await;
     reaches(admin, POOL, "Ready", "True", "Serving").await;
     // the Job's controller, which is not here, would delete it then
     assert_eq!(jobs.get(&before).await.unwrap().spec.unwrap().ttl_seconds_after_finished, Some(3_600));

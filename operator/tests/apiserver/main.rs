@@ -3,6 +3,7 @@
 //! Started when COMMPOOL_KUBE_BIN names a folder with `etcd` and `kube-apiserver`; required where CI=true. There is no
 //! kubelet and no controller manager: what they would do is written into the status of the objects.
 
+mod directory;
 mod enterprise;
 mod repairs;
 mod server;
@@ -42,6 +43,10 @@ async fn the_operator_serves_pools_of_a_real_api_server() {
     repairs::deletions_and_edits(&admin).await;
     repairs::what_stands_in_the_way(&admin).await;
     rests(&admin, &operator).await;
+    directory::replicates(&admin).await;
+    directory::asks(&admin).await;
+    let operator = directory::outlives(&admin, &server, operator).await;
+    directory::goes(&admin).await;
     changes_its_kind_of_service(&admin).await;
     pods_pass_restricted(&admin).await;
     grows_or_says_why_not(&admin).await;
@@ -231,6 +236,11 @@ async fn address(admin: &Client, name: &str) {
 
 /// What the rest of a cluster would write: an address, a ready pod.
 async fn serve(admin: &Client, name: &str) {
+    serve_at(admin, name, None).await;
+}
+
+/// The same with a pod on this machine whose management listens on another port.
+async fn serve_at(admin: &Client, name: &str, management: Option<u16>) {
     address(admin, name).await;
     let workload = format!("{name}-front-end");
     let sets: Api<StatefulSet> = Api::namespaced(admin.clone(), NAMESPACE);
@@ -239,9 +249,17 @@ async fn serve(admin: &Client, name: &str) {
     let mut pod =
         json!({"apiVersion": "v1", "kind": "Pod", "metadata": template["metadata"], "spec": template["spec"]});
     pod["metadata"]["name"] = json!(format!("{workload}-0"));
+    let ports = pod["spec"]["containers"][0]["ports"].as_array_mut().unwrap();
+    for (port, at) in ports.iter_mut().filter(|port| port["name"] == "management").zip(management) {
+        port["containerPort"] = json!(at);
+    }
     let pods: Api<Pod> = Api::namespaced(admin.clone(), NAMESPACE);
     pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
-    let ready = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+    let mut ready = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+    if management.is_some() {
+        ready["status"]["podIP"] = json!("127.0.0.1");
+        ready["status"]["podIPs"] = json!([{"ip": "127.0.0.1"}]);
+    }
     pods.patch_status(&format!("{workload}-0"), &PatchParams::default(), &Patch::Merge(&ready)).await.unwrap();
     follow(admin, name).await;
 }
@@ -328,6 +346,7 @@ async fn versions(admin: &Client) -> Vec<(String, Option<String>)> {
         ("apps", "v1", "StatefulSet"),
         ("apps", "v1", "Deployment"),
         ("batch", "v1", "Job"),
+        ("batch", "v1", "CronJob"),
         ("policy", "v1", "PodDisruptionBudget"),
     ] {
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));

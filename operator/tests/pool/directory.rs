@@ -194,6 +194,9 @@ async fn the_newest_run_is_told_and_outlives_its_pod() {
     );
     assert_eq!((&status["found"], &status["lastError"]), (&json!(7), &json!("DirectoryUnavailable in words")));
 
+    // a pod of the same template that somebody made to look at a plan is no run
+    pod(&world, "d", ended("", 10, "Error"));
+    world.api.edit("pods", "d", |pod| pod["spec"]["containers"][0]["args"][0] = json!("plan"));
     // the newest goes first: the one before does not come back
     let before = world.pool();
     for pod in ["b", "a", "c"] {
@@ -209,7 +212,7 @@ async fn a_held_plan_shows_the_digest_that_releases_it() {
     let world = world().await;
     ran(&world, "a", &outcome("DeletionHeld", 1), 11);
     world.settle().await;
-    says(&world, "False", "DeletionHeld", "set spec.directorySync.removal.releaseDigest to 0123456789abcdef");
+    says(&world, "False", "DeletionHeld", "in words (status.directorySync.planDigest: 0123456789abcdef)");
     let status = |world: &World| world.pool()["status"]["directorySync"].clone();
     assert_eq!((&status(&world)["held"], &status(&world)["planDigest"]), (&json!(true), &json!("0123456789abcdef")));
     ran(&world, "b", &outcome("StoreUnavailable", 2), 1);
@@ -400,7 +403,7 @@ async fn the_server_of_standard_edition_is_asked_what_its_runs_came_to() {
     let mut world = World::with(standard(directory()));
     secrets(&world);
     world.settle().await;
-    says(&world, "False", "NotRunYet", "the server has not run yet");
+    says(&world, "False", "NotRunYet", "no run of the server is known yet");
     answers(&world, &outcome("Synced", 1));
     world.settle().await;
     says(&world, "True", "Synced", "7 entries found");

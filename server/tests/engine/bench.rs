@@ -21,6 +21,7 @@ use commpool_sip::otid::PoolKey;
 use commpool_sip::time::Moment;
 use commpool_store::ops::accounts::{ChangedSince, Put, State};
 use commpool_store::ops::credentials::{self, Verifier};
+use commpool_store::ops::directory::{Applied, Apply, Change, LeaseKeep, LeaseTake, LeaseTaken, SourceGet, Stage};
 use commpool_store::ops::{Operation, Outcome, Transport, front_ends};
 use commpool_store::{Memory, StoreError};
 
@@ -133,6 +134,20 @@ impl Pool {
     pub(crate) fn set_state(&mut self, name: &str, state: State) {
         let address = format!("{name}@{DOMAIN}");
         self.execute(Put::Change { address, state: Some(state), display_name: None }.into());
+    }
+
+    /// A run of the replicator with these changes.
+    pub(crate) fn replicate(&mut self, rows: Vec<Change>) {
+        let source = || "directory".to_owned();
+        let take = LeaseTake { name: source(), holder: "test".to_owned(), ttl_ms: 60_000 };
+        let Outcome::LeaseTake(LeaseTaken::Taken(token)) = self.execute(take.into()) else { panic!("held") };
+        let Outcome::SourceGet(known) = self.execute(SourceGet { source: source() }.into()) else { panic!("none") };
+        let count = u32::try_from(rows.len()).unwrap();
+        self.execute(Stage { source: source(), token, first: 0, rows }.into());
+        let apply = Apply { source: source(), token, version: known.version, rows: count, state: Vec::new() };
+        let applied = self.execute(apply.into());
+        assert!(matches!(&applied, Outcome::Apply(Applied::Done { refused, .. }) if refused.is_empty()), "{applied:?}");
+        self.execute(LeaseKeep { name: source(), token, ttl_ms: 0 }.into());
     }
 
     pub(crate) fn execute(&mut self, operation: Operation) -> Outcome {

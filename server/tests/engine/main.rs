@@ -2,6 +2,7 @@
 
 mod bench;
 mod client;
+mod directory;
 mod messages;
 mod presence;
 mod registration;

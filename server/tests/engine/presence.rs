@@ -29,7 +29,7 @@ fn two() -> Two {
     Two { pool, alice, bob }
 }
 
-fn subscribe(pool: &mut Pool, client: &mut Client, to: &str, to_tag: Option<&str>, expires: u32) -> Message {
+pub(crate) fn subscribe(pool: &mut Pool, client: &mut Client, to: &str, to_tag: Option<&str>, expires: u32) -> Message {
     let mut draft = client.draft("SUBSCRIBE", to);
     if let Some(tag) = to_tag {
         draft.to = format!("{};tag={tag}", draft.to);
@@ -55,12 +55,12 @@ fn publish(pool: &mut Pool, client: &mut Client, basic: &str, extra: &str, etag:
 }
 
 /// The documents in the NOTIFYs that came in; each is answered 200.
-fn told(pool: &mut Pool, client: &mut Client) -> Vec<Document> {
+pub(crate) fn told(pool: &mut Pool, client: &mut Client) -> Vec<Document> {
     let notifies = client.answer_all(pool, 200);
     notifies.iter().map(|n| pidf::parse(&n.body()).unwrap()).collect()
 }
 
-fn basic(document: &Document) -> Option<Basic> {
+pub(crate) fn basic(document: &Document) -> Option<Basic> {
     document.tuples[0].basic
 }
 

@@ -43,6 +43,8 @@ pub struct Setup {
     pub drain: Option<u32>,
     /// Digest algorithms offered; `None`: the server's own choice.
     pub digest: Option<String>,
+    /// Whether it has the usual users.
+    pub usual_users: bool,
     /// Further users and their passwords.
     pub users: Vec<(String, String)>,
     /// Filter of the logs.
@@ -57,6 +59,7 @@ impl Default for Setup {
             database: Settings::default(),
             drain: None,
             digest: None,
+            usual_users: true,
             users: Vec::new(),
             log: "debug".to_owned(),
         }
@@ -157,6 +160,17 @@ impl Pool {
         let number = self.setup.front_ends;
         self.front_ends.iter_mut().take(number).try_for_each(FrontEnd::launch)?;
         self.front_ends.iter_mut().take(number).try_for_each(FrontEnd::until_ready)
+    }
+
+    /// Configuration of a front end, by its number from 0.
+    ///
+    /// # Errors
+    /// When its file cannot be read.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn configuration(&self, number: usize) -> Result<String> {
+        Ok(std::fs::read_to_string(&self.front_ends[number].files.config)?)
     }
 
     /// A front end by its number, from 0.
@@ -343,6 +357,7 @@ impl Pool {
 }
 
 fn users(setup: &Setup) -> Vec<(String, String)> {
-    let usual = USERS.iter().map(|(user, password)| ((*user).to_owned(), (*password).to_owned()));
+    let usual =
+        USERS.iter().filter(|_| setup.usual_users).map(|(user, password)| ((*user).to_owned(), (*password).to_owned()));
     usual.chain(setup.users.iter().cloned()).collect()
 }

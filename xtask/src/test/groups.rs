@@ -194,6 +194,16 @@ pub(crate) const GROUPS: &[Group] = &[
         waits: false,
     },
     Group {
+        name: "directory",
+        about: "users from an Active Directory and an OpenLDAP into PostgreSQL and SQLite; both sides fail at any moment",
+        needs: &[Need::Root, Need::Directories, Need::Package(POSTGRESQL)],
+        runs: &[Run::Files(WHOLE_SYSTEM, "directory")],
+        parts: &[SAMBA, OPENLDAP, Part::Package("PostgreSQL", POSTGRESQL), Part::Sqlite],
+        minutes: 3,
+        alone: true,
+        waits: false,
+    },
+    Group {
         name: "cluster",
         about: "kubectl apply to Linphones that talk through the VIP; parts of the pool come and go under load; repair",
         needs: &[

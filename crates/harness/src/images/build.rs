@@ -15,8 +15,11 @@ use crate::cluster::PAUSE_IMAGE;
 use crate::command::{output, run};
 use crate::workspace::VERSION;
 
-/// Parts of the product that have an image: two programs, each named as its package, and the database.
-pub const PARTS: &[&str] = &["commpool-server", "commpool-operator", DATABASE];
+/// Parts of the product that have an image: three programs, each named as its package, and the database.
+pub const PARTS: &[&str] = &["commpool-server", "commpool-operator", "commpool-replicator", DATABASE];
+
+/// Those of [`PARTS`] that are enough for Standard Edition; they come first there.
+pub const PARTS_OF_STANDARD: &[&str] = &["commpool-server", "commpool-operator"];
 
 /// User and group of the processes: an ordinary number without a name.
 const USER: &str = "65532:65532";
@@ -187,6 +190,11 @@ fn is_static(program: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parts_of_standard_edition_come_first() {
+        assert!(PARTS.starts_with(PARTS_OF_STANDARD));
+    }
 
     #[test]
     fn the_pause_program_is_static() {

@@ -8,7 +8,7 @@ mod elf;
 mod oci;
 mod registry;
 
-pub use build::{PARTS, archive, build, pause, reference, triple};
+pub use build::{PARTS, PARTS_OF_STANDARD, archive, build, pause, reference, triple};
 pub use database::DATABASE;
 pub use oci::{Image, ImageFile, ImageFolder, write as write_archive};
 pub use registry::{is_loopback, push};
