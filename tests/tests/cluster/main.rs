@@ -4,6 +4,7 @@
 //! `COMMPOOL_CLUSTER`. Without that the tests say that they were not run; under CI they fail.
 
 mod crowd;
+mod directory;
 mod enterprise;
 mod lab;
 mod pools;

@@ -37,6 +37,8 @@ fn there_is_a_test_of_every_sample() -> Result<()> {
         names
             == [
                 "all-transports.yaml",
+                "directory.yaml",
+                "enterprise-directory.yaml",
                 "enterprise.yaml",
                 "external-database.yaml",
                 "given-certificate.yaml",
@@ -70,6 +72,37 @@ fn sample_enterprise() -> Result<()> {
     let ready = pool.until_object("communicationspool", &name, "Ready", ENTERPRISE_TO_READY, is_ready)?;
     ensure!(ready["status"]["frontEnd"]["readyReplicas"] == 2, "{}", ready["status"]);
     pool.finish()
+}
+
+/// A sample with a directory that nobody here has: it names the Secrets it waits for, and serves without its users.
+fn without_its_directory(sample_name: &str, limit: Duration) -> Result<()> {
+    let Some((pool, name)) = sample(sample_name)? else { return Ok(()) };
+    let waits = |it: &Value, secret: &str| {
+        condition(it, "DirectorySynced")
+            .is_some_and(|synced| synced["reason"] == "SecretMissing" && synced["message"].to_string().contains(secret))
+    };
+    pool.until_object("communicationspool", &name, "ldap-bind", limit, |it| waits(it, "ldap-bind"))?;
+    pool.kubectl(&[
+        "create",
+        "secret",
+        "generic",
+        "ldap-bind",
+        "--from-literal=bindDN=a",
+        "--from-literal=password=b",
+    ])?;
+    pool.until_object("communicationspool", &name, "ldap-ca", limit, |it| waits(it, "ldap-ca"))?;
+    pool.until_object("communicationspool", &name, "Ready", limit, is_ready)?;
+    pool.finish()
+}
+
+#[test]
+fn sample_directory() -> Result<()> {
+    without_its_directory("directory", TO_READY)
+}
+
+#[test]
+fn sample_enterprise_directory() -> Result<()> {
+    without_its_directory("enterprise-directory", ENTERPRISE_TO_READY)
 }
 
 #[test]

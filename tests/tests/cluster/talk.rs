@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::lab::{Pool, TO_READY, cluster};
 
 /// Both sign in, watch each other and see each other.
-async fn meet(pool: &Pool, people: &[Identity; 2], transport: Transport) -> Result<[Linphone; 2]> {
+pub(crate) async fn meet(pool: &Pool, people: &[Identity; 2], transport: Transport) -> Result<[Linphone; 2]> {
     let mut alice = pool.phone(&people[0], transport).await?;
     let mut bob = pool.phone(&people[1], transport).await?;
     alice.sign_in().await?;
@@ -25,7 +25,7 @@ async fn meet(pool: &Pool, people: &[Identity; 2], transport: Transport) -> Resu
 }
 
 /// Each says something that the other hears, and is told that it arrived.
-async fn talk(pool: &Pool, [alice, bob]: &mut [Linphone; 2], round: &str) -> Result<()> {
+pub(crate) async fn talk(pool: &Pool, [alice, bob]: &mut [Linphone; 2], round: &str) -> Result<()> {
     let (there, back) = (format!("hello bob, {round}"), format!("hello alice, {round}"));
     alice.say(&pool.aor("bob"), &there, &format!("a {round}")).await?;
     bob.hears(&pool.aor("alice"), &there).await?;
