@@ -5,6 +5,10 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use commpool_model::ids::Key128;
+use commpool_store::ops::accounts::State;
+use commpool_store::ops::directory::{Applied, Apply, Card, Change, LeaseKeep, LeaseTake, LeaseTaken, Stage};
+use commpool_store::{SqliteOptions, Store, system_clock};
 use commpool_tests::client::{Client, Device, Identity, PATIENCE, expect};
 use commpool_tests::http;
 use commpool_tests::link::Transport;
@@ -148,6 +152,68 @@ async fn a_disabled_user_is_out_within_seconds() -> Result<()> {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     bob.notice(&mut watch, "open again", PATIENCE, Notice::is_open).await?;
+    server.finish()
+}
+
+/// Writes a user into the store as a replicator does, beside the server.
+async fn replicate(server: &Server, change: Change, version: u64) -> Result<()> {
+    let store = Store::open_sqlite(&server.data(), &SqliteOptions::beside(), system_clock())?;
+    let source = || "directory".to_owned();
+    let take = LeaseTake { name: source(), holder: "a test".to_owned(), ttl_ms: 10_000 };
+    let LeaseTaken::Taken(token) = store.ask(take).await? else { anyhow::bail!("somebody holds the lease") };
+    store.ask(Stage { source: source(), token, first: 0, rows: vec![change] }).await?;
+    let applied = store.ask(Apply { source: source(), token, version, rows: 1, state: Vec::new() }).await?;
+    ensure!(applied == Applied::Done { version: version + 1, refused: Vec::new() }, "{applied:?}");
+    store.ask(LeaseKeep { name: source(), token, ttl_ms: 0 }).await?;
+    store.close();
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_from_the_directory_gets_his_password_here_and_all_else_there() -> Result<()> {
+    let server = Server::start()?;
+    let grace = |name: &str, state| Change::Put {
+        key: Key128([7; 16]),
+        address: Some(format!("{name}@{}", server.ready().domain)),
+        state,
+        display_name: "Grace H.".to_owned(),
+        card: Card { phone: "+1 555 0100".to_owned(), office: "Büro 9".to_owned(), ..Card::default() },
+        fingerprint: Key128([1; 16]),
+    };
+    replicate(&server, grace("grace", State::On), 0).await?;
+    good(&with_password(&server, &["user", "passwd", "grace"], "a-good-password-88")?)?;
+    let client = connect(&server, "grace", "a-good-password-88", Transport::Tls).await?;
+    client.sign_in().await?;
+    let listed = good(&server.command(&["user", "list", "grace", "--json"])?)?;
+    let row: serde_json::Value = serde_json::from_str(listed.trim())?;
+    ensure!(row["managed"] == true && row["phone"] == "+1 555 0100" && row["office"] == "Büro 9", "{row}");
+    ensure!(row["password"] == true && row["displayName"] == "Grace H.", "{row}");
+    let listed = good(&server.command(&["user", "list"])?)?;
+    ensure!(listed.lines().filter(|line| line.contains("from the directory")).count() == 1, "{listed}");
+    let mend = &["grace@", "comes from the directory", "change it there"];
+    fails(&server.command(&["user", "disable", "grace"])?, EXIT_NOT_DONE, mend)?;
+    fails(&server.command(&["user", "enable", "grace"])?, EXIT_NOT_DONE, mend)?;
+    fails(&server.command(&["user", "add", "grace"])?, EXIT_NOT_DONE, mend)?;
+    expect(client.exchange(client.register(600)).await?, 200)?;
+
+    let changed = Instant::now();
+    replicate(&server, grace("grace", State::Disabled), 1).await?;
+    is_shut_out(&client, changed).await?;
+    good(&with_password(&server, &["user", "passwd", "grace"], "another-password-99")?)?;
+    replicate(&server, grace("grace", State::On), 2).await?;
+    let back = Instant::now();
+    let client = connect(&server, "grace", "another-password-99", Transport::Tls).await?;
+    while client.exchange(client.register(600)).await?.status() != Some(200) {
+        ensure!(back.elapsed() < EFFECT, "not let in again");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // Another name is another user to whoever signs in: his password was made for the old one.
+    let changed = Instant::now();
+    replicate(&server, grace("gracie", State::On), 3).await?;
+    is_shut_out(&client, changed).await?;
+    fails(&server.command(&["user", "passwd", "grace"])?, EXIT_NOT_DONE, &["grace@"])?;
+    let listed = good(&server.command(&["user", "list", "gracie"])?)?;
+    ensure!(listed.contains("no password"), "{listed}");
     server.finish()
 }
 

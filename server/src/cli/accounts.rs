@@ -31,7 +31,7 @@ pub(super) enum Command {
         #[command(flatten)]
         password: From,
     },
-    /// Set a user's password; takes effect on open connections within seconds.
+    /// Set a user's password, also of one from the directory; takes effect on open connections within seconds.
     Passwd {
         /// Name, or name@domain.
         name: String,
@@ -47,12 +47,12 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Keep a user from signing in and being reached; his data stays.
+    /// Keep a user from signing in and being reached; his data stays. Not for users from the directory.
     Disable {
         /// Name, or name@domain.
         name: String,
     },
-    /// Let a disabled user sign in again.
+    /// Let a disabled user sign in again. Not for users from the directory.
     Enable {
         /// Name, or name@domain.
         name: String,
@@ -105,6 +105,7 @@ pub(super) async fn add(store: &Store, address: &Address, display_name: &str, pa
     let put = Put::Add { address: address.to_string(), display_name: display_name.to_owned() };
     match call(store, put.into()).await? {
         Outcome::AccountPut(PutReply::Done(_)) => set_password(store, address, password).await,
+        Outcome::AccountPut(PutReply::Managed) => Err(managed(address)),
         Outcome::AccountPut(PutReply::Exists) => {
             Err(Failure::new(EXIT_NOT_DONE, format!("{address} exists already; to change the password: user passwd")))
         }
@@ -134,6 +135,7 @@ async fn set_state(store: &Store, address: &Address, state: State) -> Done {
             Ok(())
         }
         Outcome::AccountPut(PutReply::NotFound) => Err(not_found(address)),
+        Outcome::AccountPut(PutReply::Managed) => Err(managed(address)),
         other => Err(unexpected(&other)),
     }
 }
@@ -164,18 +166,27 @@ fn print_page(page: &Page, json: bool) {
         if json {
             let line = serde_json::json!({
                 "address": account.address, "displayName": account.display_name, "state": state,
-                "password": account.has_password,
+                "password": account.has_password, "managed": account.managed,
+                "phone": account.card.phone, "title": account.card.title, "company": account.card.company,
+                "office": account.card.office,
             });
             println!("{line}");
         } else {
             let password = if account.has_password { "" } else { "  no password" };
-            println!("{}  {state}  {}{password}", account.address, account.display_name);
+            let origin = if account.managed { "  from the directory" } else { "" };
+            println!("{}  {state}  {}{origin}{password}", account.address, account.display_name);
         }
     }
 }
 
 pub(super) async fn call(store: &Store, operation: commpool_store::ops::Operation) -> Result<Outcome, Failure> {
     store.call(operation).await.map_err(|e| Failure::new(EXIT_DATA, format!("store: {e}")))
+}
+
+fn managed(address: &Address) -> Failure {
+    let text =
+        format!("{address} comes from the directory: change it there; only the password is set here: user passwd");
+    Failure::new(EXIT_NOT_DONE, text)
 }
 
 fn not_found(address: &Address) -> Failure {
