@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use sha2::{Digest as _, Sha256};
@@ -21,6 +22,9 @@ const REALM: &str = "LAB.COMMPOOL.TEST";
 
 /// Rises whenever a domain is made in another way than before, so that kept ones are made anew.
 const RECIPE: u32 = 1;
+
+/// Most domains that are kept; each takes some 50 MB.
+const KEPT: usize = 8;
 
 /// The account that reads the directory, and one that may read nothing of its people.
 const ACCOUNTS: [&str; 2] = ["svc-replicator", "svc-blind"];
@@ -128,8 +132,31 @@ fn kept(workspace: &Workspace, recipe: &str, make: impl FnOnce(&Maker) -> Result
         made.with_context(|| format!("no domain was made; its parts are in {}", new.display()))?;
         fs::rename(new.join("domain"), &path)?;
         fs::remove_dir_all(&new)?;
+        forget(&folder)?;
     }
     Ok(path)
+}
+
+/// Removes the domains that have not been used for longest; a lock's file tells when.
+fn forget(folder: &Path) -> Result<()> {
+    let mut locks: Vec<(SystemTime, PathBuf)> = Vec::new();
+    for entry in fs::read_dir(folder)?.flatten() {
+        if entry.path().extension().is_some_and(|kind| kind == "lock") {
+            locks.push((entry.metadata()?.modified()?, entry.path()));
+        }
+    }
+    locks.sort();
+    let many = locks.len().saturating_sub(KEPT);
+    for (_, lock) in locks.into_iter().take(many) {
+        if fs::File::open(&lock)?.try_lock().is_ok() {
+            let domain = lock.with_extension("");
+            if domain.exists() {
+                fs::remove_dir_all(&domain)?;
+            }
+            fs::remove_file(&lock)?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes a domain in a folder.
