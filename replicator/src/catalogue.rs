@@ -65,31 +65,27 @@ pub struct Catalogue {
 
 impl From<rusqlite::Error> for Fault {
     fn from(error: rusqlite::Error) -> Self {
-        let mend = "give a folder with room for it (TMPDIR)";
+        let mend = "name a folder with room for it in TMPDIR";
         Self::new(Kind::Internal, format!("the temporary file cannot be used: {error}; {mend}"))
     }
 }
 
 impl Catalogue {
-    /// An empty one in `folder`, or where the environment's TMPDIR says. `grouped`: only members may sign in.
+    /// An empty one in `folder`, or where the environment's TMPDIR says, else in `/tmp`. `grouped`: only members may sign
+    /// in.
     ///
     /// # Errors
     /// There is no place for it.
     pub fn new(folder: Option<&Path>, grouped: bool) -> Result<Self, Fault> {
-        let file = match folder {
-            None => Connection::open("")?,
-            Some(folder) => {
-                let place = tempfile::Builder::new().prefix("commpool-catalogue-").tempfile_in(folder);
-                let place = place.map_err(|error| {
-                    Fault::new(Kind::Internal, format!("no temporary file in {}: {error}", folder.display()))
-                })?;
-                let file = Connection::open(place.path())?;
-                // SQLite opens the file lazily: it must be open before it loses its name.
-                file.execute_batch("PRAGMA journal_mode = OFF; CREATE TABLE first (x); DROP TABLE first;")?;
-                drop(place);
-                file
-            }
-        };
+        let folder = folder.map_or_else(std::env::temp_dir, Path::to_owned);
+        let place = tempfile::Builder::new().prefix("commpool-catalogue-").tempfile_in(&folder).map_err(|error| {
+            let mend = "name a folder with room for it in TMPDIR";
+            Fault::new(Kind::Internal, format!("no temporary file in {}: {error}; {mend}", folder.display()))
+        })?;
+        let file = Connection::open(place.path())?;
+        // SQLite opens the file lazily: it must be open before it loses its name.
+        file.execute_batch("PRAGMA journal_mode = OFF; CREATE TABLE first (x); DROP TABLE first;")?;
+        drop(place);
         file.execute_batch(TABLES)?;
         Ok(Self { file, grouped })
     }

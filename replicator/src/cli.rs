@@ -137,7 +137,7 @@ fn job((config, directory): (PoolConfig, Directory)) -> Result<Job, Fault> {
         (Some(sqlite), _) => {
             Store::open_sqlite(&sqlite.folder, &SqliteOptions::beside(), system_clock()).map_err(fault)?
         }
-        (None, Some(postgres)) => Store::open_postgres(PostgresOptions::of(postgres)).map_err(fault)?,
+        (None, Some(postgres)) => Store::open_postgres(PostgresOptions::replicator(postgres)).map_err(fault)?,
         (None, None) => return Err(Fault::new(Kind::Configuration, "store: is missing")),
     };
     Ok(Job { store, config: directory, domains: config.sip_domains, folder: None })

@@ -29,7 +29,7 @@ pub struct Job {
     pub config: Directory,
     /// Canonical domains of the pool.
     pub domains: Vec<String>,
-    /// Where the temporary file goes; `None`: where the environment's TMPDIR says.
+    /// Where the temporary file goes; `None`: where the environment's TMPDIR says, else `/tmp`.
     pub folder: Option<PathBuf>,
 }
 
@@ -71,7 +71,8 @@ impl Planned {
     }
 }
 
-/// One run over LDAP; never panics, and ends soon after `stop` unless rows are being written.
+/// One run over LDAP; never panics, and ends soon after `stop` unless rows are being written. `holder`: who runs, for
+/// people, 1–253 octets.
 pub async fn run(job: Job, holder: &str, stop: &CancellationToken) -> Outcome {
     let (holder, stop) = (holder.to_owned(), stop.clone());
     contained(move |started| async move {

@@ -2,12 +2,12 @@
 //!
 //! # For those who call it
 //!
-//! [`run`] is one run: it takes the lease, reads the directory to its end, compares, and applies what has to change in one
-//! transaction. It never panics, never blocks the runtime, and says in the
-//! [`Outcome`] what came of it. [`cycle::plan`] shows what a run would do.
+//! [`run`] is one run of a [`Job`]: it takes the lease, reads the directory to its end, compares, and applies what has to
+//! change in one transaction. It never panics, never blocks the runtime, and says in an
+//! [`Outcome`](commpool_model::directory::Outcome) what came of it. [`cycle::plan`] shows what a run would do.
 //!
-//! The temporary file in which directory and store are compared goes where SQLite puts such files: the folder in
-//! `TMPDIR`, else `/var/tmp` or `/tmp`. [`cycle::Job::folder`] names another.
+//! Directory and store are compared in a temporary file without a name, about half a kilobyte for each user: in
+//! [`Job::folder`], else in the environment's `TMPDIR`, else in `/tmp`.
 //!
 //! # Command line
 //!
@@ -52,20 +52,4 @@ pub mod source;
 pub mod text;
 pub mod tls;
 
-use commpool_model::config::Directory;
-use commpool_model::directory::Outcome;
-use commpool_store::Store;
-use tokio_util::sync::CancellationToken;
-
-/// One run of the replicator. `domains`: canonical domains of the pool; `holder`: who runs, for people, 1–253 octets;
-/// `stop`: ends the run before it writes, never in the middle of it.
-pub async fn run(
-    store: &Store,
-    config: &Directory,
-    domains: &[String],
-    holder: &str,
-    stop: &CancellationToken,
-) -> Outcome {
-    let job = cycle::Job { store: store.clone(), config: config.clone(), domains: domains.to_vec(), folder: None };
-    cycle::run(job, holder, stop).await
-}
+pub use cycle::{Job, run};

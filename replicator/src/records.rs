@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use commpool_model::ids::Micros;
 use commpool_store::ops::Ask;
 use commpool_store::ops::directory::{
     Applied, Apply, Change, Holder, Holders, LeaseKeep, LeaseKept, LeaseTake, LeaseTaken, Source, SourceGet,
@@ -176,14 +175,6 @@ impl Records {
                 _ => Err(fault),
             },
         }
-    }
-
-    /// The store's clock.
-    ///
-    /// # Errors
-    /// The store is away.
-    pub async fn now(&self) -> Result<Micros, Fault> {
-        Ok(self.ask(SourceGet { source: SOURCE.to_owned() }).await?.now)
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use commpool_model::config::{Directory, Edition, Peers, PoolConfig, TlsFiles};
+use commpool_replicator::Job;
 use commpool_sip::limits::Limits;
 use commpool_sip::otid::PoolKey;
 use commpool_store::ops::directory::SourceGet;
@@ -273,9 +274,12 @@ async fn replication(
     // A store that does not tell is asked again by the run itself.
     let known = store.ask(SourceGet { source: commpool_replicator::records::SOURCE.to_owned() }).await;
     let (store, domains, stop) = (store.clone(), config.sip_domains.clone(), stop.clone());
+    // The data's own folder can be written, whatever else of the machine can be.
+    let folder = config.store.sqlite.as_ref().map(|sqlite| sqlite.folder.clone());
     let cycle: Cycle = Box::new(move |directory| {
-        let (store, domains, stop) = (store.clone(), domains.clone(), stop.clone());
-        Box::pin(async move { commpool_replicator::run(&store, &directory, &domains, HOLDER, &stop).await })
+        let (store, domains, folder) = (store.clone(), domains.clone(), folder.clone());
+        let (job, stop) = (Job { store, config: directory, domains, folder }, stop.clone());
+        Box::pin(async move { commpool_replicator::run(job, HOLDER, &stop).await })
     });
     Some(Replication {
         cycle,

@@ -4,11 +4,11 @@
 use std::path::PathBuf;
 
 use commpool_model::config::{Directory, Ldap, Schedule};
-use k8s_openapi::api::core::v1::VolumeProjection;
+use k8s_openapi::api::core::v1::{Container, EnvVar, Volume, VolumeProjection};
 
 use super::config::FOLDER;
 use super::given::Given;
-use super::pod::{from_secret, perhaps};
+use super::pod::{bounded, from_secret, mount, perhaps};
 use crate::crd::directory::{DirectorySyncSpec, LdapSpec};
 use crate::observed::Observed;
 use crate::validate::ValidatedPool;
@@ -18,6 +18,12 @@ const PLACE: &str = "directory";
 const BIND_DN: &str = "bindDN";
 const PASSWORD: &str = "password";
 const AUTHORITIES: &str = "ca.crt";
+/// Name of the volume where a run keeps what it read of the directory.
+const SCRATCH: &str = "scratch";
+/// Where that volume is.
+const SCRATCH_FOLDER: &str = "/tmp";
+/// Most octets there: some two million users.
+const SCRATCH_SIZE: &str = "1Gi";
 
 /// The section. `scheduled`: whether its reader starts runs by itself.
 pub fn section(spec: &DirectorySyncSpec, scheduled: bool) -> Directory {
@@ -51,6 +57,14 @@ pub(super) fn files(ldap: &LdapSpec) -> Vec<VolumeProjection> {
         perhaps(from_secret(ldap.bind_secret.clone(), &account)),
         perhaps(from_secret(ldap.ca_secret.clone(), &[(&ldap.ca_key, &authorities)])),
     ]
+}
+
+/// Gives a container, and its pod, room for what a run reads of the directory: their root cannot be written to.
+pub(super) fn give_room(container: &mut Container, volumes: &mut Vec<Volume>) {
+    let folder = EnvVar { name: "TMPDIR".into(), value: Some(SCRATCH_FOLDER.into()), ..EnvVar::default() };
+    container.env.get_or_insert_default().push(folder);
+    container.volume_mounts.get_or_insert_default().push(mount(SCRATCH, SCRATCH_FOLDER, None));
+    volumes.push(bounded(SCRATCH, SCRATCH_SIZE));
 }
 
 /// What a run needs of that which somebody else keeps, and is not there: the field, and what mends it.

@@ -115,13 +115,17 @@ fn alone(pool: &ValidatedPool, certificate: Option<String>) -> PodSpec {
     container.volume_mounts.get_or_insert_default().push(mount("data", DATA_FOLDER, None));
     let mut files = sources(pool, certificate);
     files.extend(pool.spec.directory_sync.iter().flat_map(|spec| directory::files(&spec.ldap)));
+    let mut volumes = vec![pod::files(files), pod::data(pool.names.data())];
+    if pool.spec.directory_sync.is_some() {
+        directory::give_room(&mut container, &mut volumes);
+    }
     PodSpec {
         affinity: match pool.spec.front_end.placement.spread {
             Spread::Preferred => Some(apart()),
             Spread::None => None,
         },
         containers: vec![container],
-        volumes: Some(vec![pod::files(files), pod::data(pool.names.data())]),
+        volumes: Some(volumes),
         ..pod::placed(pool, pod::base(pool, USER, GRACE_SECONDS))
     }
 }

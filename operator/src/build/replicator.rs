@@ -4,12 +4,12 @@
 //! repeated: the next run begins anew in any case.
 
 use k8s_openapi::api::batch::v1::{CronJob, CronJobSpec, JobSpec, JobTemplateSpec};
-use k8s_openapi::api::core::v1::{Container, EnvVar, PodSpec, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::config::{FOLDER, REPLICATOR_KEY};
 use super::database::{Login, login_files};
-use super::pod::{self, USER, bounded, from_secret, mount};
+use super::pod::{self, USER, from_secret, mount};
 use super::{directory, metadata};
 use crate::crd::directory::DirectorySyncSpec;
 use crate::crd::quantity::{Amounts, Quantity};
@@ -22,10 +22,6 @@ pub const CONTAINER: &str = "replicator";
 pub const RUN: &str = "run";
 /// Where its message is put: the kubelet's own default.
 const TERMINATION_LOG: &str = "/dev/termination-log";
-/// Where a run keeps what it read of the directory.
-const SCRATCH: &str = "/tmp";
-/// Most octets there: some millions of users.
-const SCRATCH_SIZE: &str = "1Gi";
 /// A run can be ended at any moment; this is for its last words.
 const GRACE_SECONDS: i64 = 30;
 /// Longest run; the kubelet ends it, and its pod stays to be looked at.
@@ -67,11 +63,13 @@ fn pod(pool: &ValidatedPool, spec: &DirectorySyncSpec) -> PodSpec {
     let mut files = vec![from_secret(pool.names.config(), &[(REPLICATOR_KEY, REPLICATOR_KEY)])];
     files.extend(login_files(pool, Login::Replicator));
     files.extend(directory::files(&spec.ldap));
+    let (mut container, mut volumes) = (container(pool), vec![pod::files(files)]);
+    directory::give_room(&mut container, &mut volumes);
     PodSpec {
         restart_policy: Some("Never".into()),
         active_deadline_seconds: Some(RUN_SECONDS),
-        containers: vec![container(pool)],
-        volumes: Some(vec![pod::files(files), bounded("scratch", SCRATCH_SIZE)]),
+        containers: vec![container],
+        volumes: Some(volumes),
         ..pod::placed(pool, pod::base(pool, USER, GRACE_SECONDS))
     }
 }
@@ -87,8 +85,7 @@ fn container(pool: &ValidatedPool) -> Container {
         image: Some(pool.replicator_image.clone()),
         image_pull_policy: Some(pool.spec.image.pull_policy.as_str().into()),
         args: Some(args.map(str::to_owned).into()),
-        env: Some(vec![EnvVar { name: "TMPDIR".into(), value: Some(SCRATCH.into()), ..EnvVar::default() }]),
-        volume_mounts: Some(vec![mount("files", FOLDER, Some(true)), mount("scratch", SCRATCH, None)]),
+        volume_mounts: Some(vec![mount("files", FOLDER, Some(true))]),
         resources: Some(pod::resources(amounts)),
         security_context: Some(pod::confined()),
         termination_message_path: Some(TERMINATION_LOG.into()),

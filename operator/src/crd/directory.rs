@@ -60,7 +60,7 @@ pub struct LdapSpec {
     #[serde(rename = "baseDN")]
     #[schemars(length(max = 1024))]
     pub base_dn: String,
-    /// Which entries are users (RFC 4515). Default: people who are not computers.
+    /// Which entries are users (RFC 4515). Default: accounts of people in Active Directory, and inetOrgPerson.
     #[serde(default = "Ldap::default_filter")]
     #[schemars(length(min = 3, max = 4096))]
     pub filter: String,
