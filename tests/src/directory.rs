@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use commpool_harness::Workspace;
 use commpool_harness::directory::{Access, Directory, Kind, Place, Settings};
+use commpool_harness::postgres;
 use commpool_harness::process::{Process, Stream};
 use commpool_model::directory::{Outcome, RunResult};
 use rusqlite::{Connection, OpenFlags};
@@ -107,11 +108,12 @@ impl Section {
         }
     }
 
-    fn yaml(&self, standard: bool) -> String {
+    /// As YAML; Standard Edition must be told when it reads, and is told: once a month.
+    #[must_use]
+    pub fn yaml(&self, standard: bool) -> String {
         let urls = self.urls.iter().map(|url| format!("\"{url}\"")).collect::<Vec<_>>().join(", ");
         let mut text = "directory:\n".to_owned();
         if standard {
-            // It must have one; the command line does not ask what time it is.
             text.push_str("  schedule: {cron: \"@monthly\"}\n");
         }
         // Writing to a string does not fail.
@@ -171,9 +173,18 @@ impl Replica {
     /// # Errors
     /// When the store cannot be made.
     pub fn new(backend: Backend, access: &Access) -> Result<Self> {
+        Self::with(backend, access, postgres::Settings::default())
+    }
+
+    /// The same on a PostgreSQL that is like this.
+    ///
+    /// # Errors
+    /// When the store cannot be made.
+    pub fn with(backend: Backend, access: &Access, database: postgres::Settings) -> Result<Self> {
         let keeper = match backend {
             Backend::Postgres => Keeper::Postgres(Box::new(Pool::prepare(pool::Setup {
                 front_ends: 1,
+                database,
                 usual_users: false,
                 users: vec![by_hand()],
                 ..pool::Setup::default()

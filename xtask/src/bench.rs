@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result};
 use clap::Args;
 use commpool_harness::Workspace;
 use commpool_harness::command::run as run_command;
 use commpool_harness::packages::{self, Consent};
+use commpool_harness::{directory, postgres};
 
 /// The peer we are measured beside, and its modules.
 const PACKAGES: &[&str] = &[
@@ -34,15 +35,14 @@ pub(crate) struct Options {
 
 /// Builds server and bench with optimisation and runs the bench.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
-    let missing = packages::missing(PACKAGES);
-    if !missing.is_empty() {
-        let what = format!("Debian packages to be installed (no service of theirs is started): {}", missing.join(" "));
-        if !Consent::from_flag(options.yes).allows(&what) {
-            bail!("the bench compares with a peer that is not installed: {}", missing.join(" "));
-        }
-        packages::install(&missing)?;
+    let consent = Consent::from_flag(options.yes);
+    if options.arguments.first().is_some_and(|what| what == "directory") {
+        packages::provide(&[directory::PACKAGES, &[postgres::PACKAGE]].concat(), consent)?;
+    } else {
+        packages::provide(PACKAGES, consent).context("the bench compares with a peer")?;
     }
-    run_command(workspace.cargo().args(["build", "--locked", "--release", "-p", "commpool-server", "--bins"]))?;
+    let ours = ["-p", "commpool-server", "-p", "commpool-replicator"];
+    run_command(workspace.cargo().args(["build", "--locked", "--release", "--bins"]).args(ours))?;
     let mut bench = workspace.cargo();
     bench.args(["run", "--locked", "--release", "-p", "commpool-tests", "--bin", "bench", "--"]);
     let everything = ["all".to_owned()];

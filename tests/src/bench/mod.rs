@@ -4,6 +4,7 @@
 //! machine are noise. Ours and the peer run one after the other, several rounds, each on a fresh process.
 
 pub mod calls;
+pub mod directory;
 pub mod idle;
 pub mod kamailio;
 pub mod load;

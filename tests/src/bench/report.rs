@@ -12,9 +12,44 @@ use super::load::Operation;
 use super::{Sample, Spread};
 use crate::link::Transport;
 
-/// Lines between which the page belongs to this program.
-const BEGIN: &str = "<!-- cargo xtask bench: begin -->";
-const END: &str = "<!-- cargo xtask bench: end -->";
+/// A part of the page that belongs to this program: the name in the lines around it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Figures beside a peer.
+    Peer,
+    /// Figures of the User Replicator.
+    Directory,
+}
+
+impl Part {
+    const fn lines(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Peer => ("<!-- cargo xtask bench: begin -->", "<!-- cargo xtask bench: end -->"),
+            Self::Directory => {
+                ("<!-- cargo xtask bench -- directory: begin -->", "<!-- cargo xtask bench -- directory: end -->")
+            }
+        }
+    }
+
+    /// Puts a text into this part of a page, which is made if it is not there.
+    ///
+    /// # Errors
+    /// When the page cannot be read or written.
+    pub fn write(self, page: &Path, text: &str) -> Result<()> {
+        let old = if page.exists() { fs::read_to_string(page)? } else { HEADING.to_owned() };
+        fs::write(page, self.replaced(&old, text)).with_context(|| format!("cannot write {}", page.display()))
+    }
+
+    /// A page with this part replaced, or added at the end.
+    fn replaced(self, page: &str, text: &str) -> String {
+        let (begin, end) = self.lines();
+        let own = format!("{begin}\n\n{text}\n{end}");
+        match (page.split_once(begin), page.split_once(end)) {
+            (Some((before, _)), Some((_, after))) => format!("{before}{own}{after}"),
+            _ => format!("{page}\n{own}\n"),
+        }
+    }
+}
 
 /// One comparison.
 #[derive(Clone, Debug)]
@@ -148,16 +183,6 @@ impl Report {
             let _ = writeln!(out, "| {} | {each} |", calls.request);
         }
     }
-
-    /// Puts the report into its part of a page, which is made if it is not there.
-    ///
-    /// # Errors
-    /// When the page cannot be read or written.
-    pub fn write(&self, page: &Path) -> Result<()> {
-        let old = if page.exists() { fs::read_to_string(page)? } else { HEADING.to_owned() };
-        let text = replaced(&old, &self.markdown());
-        fs::write(page, text).with_context(|| format!("cannot write {}", page.display()))
-    }
 }
 
 /// One line for each peer of each comparison.
@@ -205,15 +230,6 @@ fn throughput(rows: &[Row], out: &mut String) {
                 spread(of(|sample| sample.generator), 3),
             );
         }
-    }
-}
-
-/// A page with its own part replaced, or added at the end.
-fn replaced(page: &str, part: &str) -> String {
-    let own = format!("{BEGIN}\n\n{part}\n{END}");
-    match (page.split_once(BEGIN), page.split_once(END)) {
-        (Some((before, _)), Some((_, after))) => format!("{before}{own}{after}"),
-        _ => format!("{page}\n{own}\n"),
     }
 }
 
@@ -275,9 +291,10 @@ mod tests {
 
     #[test]
     fn only_the_own_part_of_a_page_changes() {
-        let first = replaced("# Page\n", "one");
-        let second = replaced(&format!("{first}\n## Others\n"), "two");
-        assert!(second.starts_with("# Page\n") && second.ends_with("## Others\n"));
+        let first = Part::Peer.replaced("# Page\n", "one");
+        let both = Part::Directory.replaced(&format!("{first}\n## Others\n"), "three");
+        let second = Part::Peer.replaced(&both, "two");
+        assert!(second.starts_with("# Page\n") && second.contains("## Others\n") && second.contains("three"));
         assert!(second.contains("two") && !second.contains("one"));
     }
 }

@@ -7,9 +7,9 @@ use anyhow::Result;
 use clap::{Parser, ValueEnum};
 use commpool_tests::bench::kamailio::{self, Variant};
 use commpool_tests::bench::load::{self, Operation};
-use commpool_tests::bench::report::{Measured, Report, Row};
+use commpool_tests::bench::report::{Measured, Part, Report, Row};
 use commpool_tests::bench::subject::{Grounds, Kind};
-use commpool_tests::bench::{calls, idle};
+use commpool_tests::bench::{calls, directory, idle};
 use commpool_tests::link::Transport;
 
 /// Measures our server beside Debian's Kamailio, in turn, on this machine.
@@ -35,7 +35,7 @@ struct Arguments {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum What {
-    /// Everything.
+    /// Everything beside the peer.
     All,
     /// REGISTER with challenge over UDP and TCP.
     Register,
@@ -47,6 +47,8 @@ enum What {
     Idle,
     /// Store calls per request.
     Calls,
+    /// The User Replicator with Samba and OpenLDAP, in a part of the page of its own; never among `all`.
+    Directory,
 }
 
 /// One comparison to make: operation, transport, and peers with the ratio aimed at.
@@ -81,6 +83,9 @@ const MESSAGE: &[Comparison] = &[
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
+    if arguments.what == What::Directory {
+        return directories(&arguments);
+    }
     let mut report = Report {
         command: command(&arguments),
         operations: arguments.operations,
@@ -110,8 +115,25 @@ fn main() -> Result<()> {
         report.calls = calls::run()?;
     }
     match &arguments.out {
-        Some(page) => report.write(page),
+        Some(page) => Part::Peer.write(page, &report.markdown()),
         None => say(&report.markdown()),
+    }
+}
+
+/// Directories of some sizes; only OpenLDAP is quick enough for the largest.
+fn directories(arguments: &Arguments) -> Result<()> {
+    use commpool_harness::directory::Kind::{OpenLdap, Samba};
+    let sizes = [(Samba, 1_000), (Samba, 10_000), (OpenLdap, 1_000), (OpenLdap, 10_000), (OpenLdap, 100_000)];
+    let mut all = Vec::new();
+    for (kind, users) in sizes {
+        say(&format!("{}, {users} users", kind.name()))?;
+        all.push(directory::run(directory::Case { kind, users, rounds: arguments.rounds })?);
+    }
+    let command = format!("cargo xtask bench -- directory --rounds {}", arguments.rounds);
+    let text = directory::markdown(&command, &all);
+    match &arguments.out {
+        Some(page) => Part::Directory.write(page, &text),
+        None => say(&text),
     }
 }
 

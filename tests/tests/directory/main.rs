@@ -7,6 +7,7 @@ mod life;
 mod many;
 mod refusals;
 mod sign_in;
+mod standard;
 mod values;
 
 use commpool_harness::{directory, postgres};
