@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::ldif::{Entry, Ldif};
-use super::{Directory, Kind, Person, Settings, entries};
+use super::{Directory, Kind, Settings, entries, people};
 use crate::command::{output, output_of, which};
 
 /// Distinguished name of the directory.
@@ -62,8 +62,7 @@ impl Directory {
         fs::write(&self.access.blind_dn_file, &blind)?;
         self.write("slapd.conf", CONFIGURATION, &[("@BASE@", BASE), ("@BLIND@", &blind)])?;
         let password = fs::read_to_string(&self.access.password_file)?;
-        let people: Vec<Person> =
-            (0..settings.crowd).map(|number| Person::numbered(number, &settings.domain)).collect();
+        let people = people::crowd(settings.crowd, &settings.domain);
         let text = base(&password).entries() + &entries(&people, Kind::OpenLdap).entries();
         let mut load = Command::new(which("slapadd").context("there is no program slapadd")?);
         load.arg("-q").arg("-f").arg(self.folder.join("slapd.conf"));

@@ -92,6 +92,12 @@ impl Person {
     }
 }
 
+/// A crowd: numbers 0 up to `size`.
+#[must_use]
+pub fn crowd(size: u32, domain: &str) -> Vec<Person> {
+    (0..size).map(|number| Person::numbered(number, domain)).collect()
+}
+
 /// Login, name and title of those whom one can look at: six scripts, and one who is disabled.
 const DEMO: &[(&str, &str, &str)] = &[
     ("alice", "Alice Archer", "Director"),

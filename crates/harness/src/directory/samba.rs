@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use sha2::{Digest as _, Sha256};
 
 use super::ldif::{Entry, Ldif};
-use super::{Directory, Kind, Person, Settings, copy, entries, password};
+use super::{Directory, Kind, Person, Settings, copy, entries, password, people};
 use crate::Workspace;
 use crate::command::{output, output_of, say, which};
 use crate::packages;
@@ -96,9 +96,25 @@ fn ldb(tool: &str, configuration: &Path, domain: &Path) -> Result<Command> {
 
 /// A domain with schema, folders, accounts and a crowd, made once and kept.
 fn template(workspace: &Workspace, settings: &Settings) -> Result<PathBuf> {
-    let folder = workspace.folder("directory")?;
     let version = packages::version(Kind::Samba.package()).unwrap_or_default();
-    let recipe = format!("{RECIPE} {version} {SCHEMA} {CONFIGURATION} {} {}", settings.crowd, settings.domain);
+    let recipe = format!("{RECIPE} {version} {SCHEMA} {CONFIGURATION}");
+    let empty = kept(workspace, &recipe, |maker| {
+        say("a domain for Samba is made and kept");
+        maker.make()
+    })?;
+    if settings.crowd == 0 {
+        return Ok(empty);
+    }
+    kept(workspace, &format!("{recipe} {} {}", settings.crowd, settings.domain), |maker| {
+        say(&format!("{} people are put into a domain for Samba, which is kept", settings.crowd));
+        copy(&empty, &maker.domain)?;
+        maker.add(&people::crowd(settings.crowd, &settings.domain))
+    })
+}
+
+/// A domain by its recipe: kept since it was made, or made now.
+fn kept(workspace: &Workspace, recipe: &str, make: impl FnOnce(&Maker) -> Result<()>) -> Result<PathBuf> {
+    let folder = workspace.folder("directory")?;
     let digest: String = Sha256::digest(recipe).iter().take(6).map(|octet| format!("{octet:02x}")).collect();
     let path = folder.join(format!("samba-{digest}"));
     let lock = fs::File::create(folder.join(format!("samba-{digest}.lock")))?;
@@ -108,8 +124,7 @@ fn template(workspace: &Workspace, settings: &Settings) -> Result<PathBuf> {
         if new.exists() {
             fs::remove_dir_all(&new)?;
         }
-        say(&format!("a domain for Samba with {} people is made and kept in {}", settings.crowd, path.display()));
-        let made = Maker::new(&new)?.make(settings);
+        let made = Maker::new(&new).and_then(|maker| make(&maker));
         made.with_context(|| format!("no domain was made; its parts are in {}", new.display()))?;
         fs::rename(new.join("domain"), &path)?;
         fs::remove_dir_all(&new)?;
@@ -135,7 +150,7 @@ impl Maker {
         Ok(Self { configuration, domain: folder.join("domain") })
     }
 
-    fn make(&self, settings: &Settings) -> Result<()> {
+    fn make(&self) -> Result<()> {
         let mut provision = Command::new(which("samba-tool").context("there is no program samba-tool")?);
         provision.args(["domain", "provision", "--server-role=dc", "--dns-backend=NONE", "--host-name=dc"]);
         provision.args(["--host-ip=127.0.0.1", "--domain=LAB", "--option=ldb:nosync=true"]);
@@ -148,12 +163,13 @@ impl Maker {
         let user = format!("CN=User,{schema}");
         self.tool("ldbmodify", names.fold(Ldif::new(), |ldif, name| ldif.put(&user, "mayContain", name)).changes())?;
         self.tool("ldbmodify", base().changes())?;
-        self.blind()?;
-        let people: Vec<Person> =
-            (0..settings.crowd).map(|number| Person::numbered(number, &settings.domain)).collect();
-        people
-            .chunks(super::TRANSACTION)
-            .try_for_each(|some| self.tool("ldbadd", &entries(some, Kind::Samba).entries()))
+        self.blind()
+    }
+
+    /// Adds people.
+    fn add(&self, people: &[Person]) -> Result<()> {
+        let mut parts = people.chunks(super::TRANSACTION);
+        parts.try_for_each(|some| self.tool("ldbadd", &entries(some, Kind::Samba).entries()))
     }
 
     /// Runs a tool with a text.
