@@ -72,7 +72,7 @@ impl Timetable {
             return Err(refused());
         }
         let fields = NAMES.iter().find(|(name, _)| *name == cron).map_or(cron, |(_, fields)| fields);
-        if fields.split_whitespace().count() != 5 {
+        if fields.split_whitespace().count() != 5 || !fields.split_whitespace().enumerate().all(plain) {
             return Err(refused());
         }
         let text = format!("{fields} {zone}");
@@ -86,6 +86,16 @@ impl Timetable {
         let next = self.crontab.find_next(now).ok()?;
         u64::try_from(next.timestamp().as_microsecond()).ok().map(Micros)
     }
+}
+
+/// Whether a field is written in what every cron understands: no `L`, `W`, `#` or `H`, and Sunday is 0 and not 7.
+fn plain((place, field): (usize, &str)) -> bool {
+    let mut words = field.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    let name = |word: &str| word.bytes().all(|octet| octet.is_ascii_alphabetic());
+    let known = words.all(|word| word.bytes().all(|octet| octet.is_ascii_digit()) || (name(word) && word.len() == 3));
+    let ranges = field.split(',').filter_map(|part| part.split('/').next());
+    let sunday = ranges.flat_map(|range| range.split('-')).any(|day| day == "7");
+    known && !field.contains('#') && !(place == 4 && sunday)
 }
 
 impl fmt::Debug for Timetable {
@@ -112,6 +122,8 @@ mod tests {
         assert_eq!(next("*/30 * * * *", None, "2026-11-24T10:00:00Z"), "2026-11-24T10:30:00Z");
         assert_eq!(next("*/30 * * * *", None, "2026-11-24T10:29:59Z"), "2026-11-24T10:30:00Z");
         assert_eq!(next("@hourly", None, "2026-11-24T10:00:01Z"), "2026-11-24T11:00:00Z");
+        assert_eq!(next("0 3 * JAN-NOV MON-FRI", None, "2026-11-27T12:00:00Z"), "2026-11-30T03:00:00Z");
+        assert_eq!(next("0 3 */7 * *", None, "2026-11-24T12:00:00Z"), "2026-11-29T03:00:00Z");
         assert_eq!(next("0 3 * * 1-5", None, "2026-11-27T12:00:00Z"), "2026-11-30T03:00:00Z");
     }
 
@@ -126,7 +138,20 @@ mod tests {
 
     #[test]
     fn what_is_no_timetable_is_refused() {
-        for cron in ["", "* * * *", "* * * * * *", "61 * * * *", "@often", "a b c d e", &"*".repeat(200)] {
+        for cron in [
+            "",
+            "* * * *",
+            "* * * * * *",
+            "61 * * * *",
+            "@often",
+            "a b c d e",
+            &"*".repeat(200),
+            "0 0 L * *",
+            "0 0 * * 7",
+            "0 0 * * FRI#1",
+            "H * * * *",
+            "0 0 15W * *",
+        ] {
             assert!(matches!(Timetable::new(cron, None), Err(TimetableError::Cron(_))), "{cron}");
         }
         for zone in ["", "Mars/Base", "UTC UTC"] {

@@ -15,8 +15,11 @@ impl Memory {
     }
 }
 
+/// One end of a range of sources and their keys.
+type End = Bound<(String, Key128)>;
+
 /// Every key of a source behind another.
-fn behind(source: &str, after: Option<Key128>) -> (Bound<(String, Key128)>, Bound<(String, Key128)>) {
+fn behind(source: &str, after: Option<Key128>) -> (End, End) {
     let source = source.to_owned();
     let last = Bound::Included((source.clone(), Key128([u8::MAX; 16])));
     match after {

@@ -136,7 +136,7 @@ pub(super) async fn stage(to: &mut PgConnection, request: &Stage) -> sqlx::Resul
         .bind(card(|card| &card.company))
         .bind(card(|card| &card.office))
         .bind(column(&rows, |row| wanted(row).map(|wanted| wanted.fingerprint)))
-        .bind(column(&rows, |row| purge_at(row)))
+        .bind(column(&rows, purge_at))
         .fetch_one(to)
         .await?
         .try_get(0)?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
-use super::open::{self, Use};
+use super::open::{self, SqliteOptions, Use};
 use crate::error::StoreError;
 
 /// Name and text of each migration; the first brings the schema to version 1.
@@ -37,7 +37,8 @@ pub struct Report {
 /// The folder or file cannot be written, or its schema is newer than this build's.
 pub fn migrate(folder: &Path) -> Result<Report, StoreError> {
     open::create(folder)?;
-    let mut connection = open::connect(folder, Use::Write, PATIENCE)?;
+    let mut connection =
+        open::connect(folder, Use::Write, &SqliteOptions { busy_timeout: PATIENCE, ..SqliteOptions::default() })?;
     let file = folder.join(super::DATABASE_FILE);
     let cause = |error| open::unavailable(&file, &error);
     connection.pragma_update(None, "synchronous", "full").map_err(cause)?;

@@ -22,18 +22,21 @@ pub struct SqliteOptions {
     pub check: bool,
     /// Whether an older schema is brought up to date. A store that is not there is made in any case.
     pub upgrade: bool,
+    /// Most memory for pages of the file that each connection keeps, KiB; a reading one keeps a quarter of it.
+    pub cache_kib: u32,
 }
 
 impl SqliteOptions {
     /// For the command line, which works beside a server: what is there stays as it is.
     pub fn beside() -> Self {
-        Self { readers: 1, check: false, upgrade: false, ..Self::default() }
+        Self { readers: 1, check: false, upgrade: false, cache_kib: 8_192, ..Self::default() }
     }
 }
 
 impl Default for SqliteOptions {
     fn default() -> Self {
-        Self { readers: 2, busy_timeout: Duration::from_millis(1500), check: true, upgrade: true }
+        let busy_timeout = Duration::from_millis(1500);
+        Self { readers: 2, busy_timeout, check: true, upgrade: true, cache_kib: 65_536 }
     }
 }
 
@@ -68,17 +71,17 @@ fn not_created(path: &Path, error: &io::Error) -> StoreError {
 }
 
 /// A connection to the file of this folder, which must be there.
-pub(super) fn connect(folder: &Path, what_for: Use, busy_timeout: Duration) -> Result<Connection, StoreError> {
+pub(super) fn connect(folder: &Path, what_for: Use, options: &SqliteOptions) -> Result<Connection, StoreError> {
     let file = folder.join(DATABASE_FILE);
     let cause = |error| unavailable(&file, &error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(&file, flags).map_err(cause)?;
-    prepare(&connection, what_for, busy_timeout).map_err(cause)?;
+    prepare(&connection, what_for, options).map_err(cause)?;
     Ok(connection)
 }
 
-fn prepare(connection: &Connection, what_for: Use, busy_timeout: Duration) -> rusqlite::Result<()> {
-    connection.busy_timeout(busy_timeout)?;
+fn prepare(connection: &Connection, what_for: Use, options: &SqliteOptions) -> rusqlite::Result<()> {
+    connection.busy_timeout(options.busy_timeout)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "normal")?;
@@ -86,11 +89,11 @@ fn prepare(connection: &Connection, what_for: Use, busy_timeout: Duration) -> ru
     connection.pragma_update(None, "trusted_schema", false)?;
     match what_for {
         Use::Write => {
-            connection.pragma_update(None, "cache_size", -65_536)?;
+            connection.pragma_update(None, "cache_size", -i64::from(options.cache_kib))?;
             connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT)
         }
         Use::Read => {
-            connection.pragma_update(None, "cache_size", -16_384)?;
+            connection.pragma_update(None, "cache_size", -i64::from(options.cache_kib / 4))?;
             connection.pragma_update(None, "query_only", true)
         }
     }

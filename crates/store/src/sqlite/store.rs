@@ -39,7 +39,7 @@ impl SqliteStore {
         if options.upgrade || !folder.join(super::DATABASE_FILE).exists() {
             super::migrate(folder)?;
         }
-        let connection = open::connect(folder, Use::Write, options.busy_timeout)?;
+        let connection = open::connect(folder, Use::Write, options)?;
         open::verify(&connection, folder, options.check)?;
         let shared = Shared {
             writes: Arc::default(),
@@ -50,7 +50,7 @@ impl SqliteStore {
         let writer = Writer::new(connection, clock.clone());
         shared.start("store-write", &shared.writes, move |lane, meter| writer.run(lane, meter))?;
         for _ in 0..options.readers.clamp(1, 4) {
-            let connection = open::connect(folder, Use::Read, options.busy_timeout)?;
+            let connection = open::connect(folder, Use::Read, options)?;
             let reader = Reader::new(connection, clock.clone());
             shared.start("store-read", &shared.reads, move |lane, meter| reader.run(lane, meter))?;
         }

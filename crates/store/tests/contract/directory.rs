@@ -16,21 +16,12 @@ use crate::credentials::password;
 const SOURCE: &str = "directory";
 
 contract! {
-    a_lease_has_one_holder_at_a_time
-    a_lease_that_ran_out_is_kept_unless_somebody_took_it
-    only_who_took_the_lease_last_may_write
     a_run_makes_users_and_the_next_one_finds_them
     users_of_a_source_come_page_by_page
     a_source_that_has_moved_on_is_left_alone
     rows_that_are_missing_or_anothers_apply_nothing
     front_ends_hear_of_states_and_addresses_only
     a_user_who_comes_back_finds_everything_as_it_was
-    another_address_drops_the_passwords
-    addresses_change_places_in_any_order_of_the_rows
-    the_address_of_a_lapsed_user_goes_to_the_newcomer
-    an_entry_made_anew_takes_its_address_over
-    an_address_that_is_somebody_elses_is_refused
-    two_who_want_one_address_do_not_both_get_it
     a_removed_user_leaves_nothing_behind
     only_who_has_lapsed_is_removed
     who_comes_from_a_directory_is_changed_there
@@ -42,16 +33,16 @@ pub(crate) fn key(n: u8) -> Key128 {
     Key128([n; 16])
 }
 
-fn address(name: &str) -> String {
+pub(crate) fn address(name: &str) -> String {
     format!("{name}@example.com")
 }
 
 /// A user who is on.
-fn user(n: u8, name: &str) -> Change {
+pub(crate) fn user(n: u8, name: &str) -> Change {
     put(n, Some(name), State::On)
 }
 
-fn put(n: u8, name: Option<&str>, state: State) -> Change {
+pub(crate) fn put(n: u8, name: Option<&str>, state: State) -> Change {
     Change::Put {
         key: key(n),
         address: name.map(address),
@@ -62,15 +53,15 @@ fn put(n: u8, name: Option<&str>, state: State) -> Change {
     }
 }
 
-fn lapse(n: u8) -> Change {
+pub(crate) fn lapse(n: u8) -> Change {
     Change::Lapse { key: key(n), purge_at: Micros(5) }
 }
 
-fn remove(n: u8) -> Change {
+pub(crate) fn remove(n: u8) -> Change {
     Change::Remove { key: key(n) }
 }
 
-fn take(b: &Bench) -> u64 {
+pub(crate) fn take(b: &Bench) -> u64 {
     let take = LeaseTake { name: SOURCE.to_owned(), holder: "a test".to_owned(), ttl_ms: 60_000 };
     match b.ask(take) {
         LeaseTaken::Taken(token) => token,
@@ -78,24 +69,24 @@ fn take(b: &Bench) -> u64 {
     }
 }
 
-fn keep(b: &Bench, token: u64, ttl_ms: u32) -> LeaseKept {
+pub(crate) fn keep(b: &Bench, token: u64, ttl_ms: u32) -> LeaseKept {
     b.ask(LeaseKeep { name: SOURCE.to_owned(), token, ttl_ms })
 }
 
-fn source(b: &Bench) -> Source {
+pub(crate) fn source(b: &Bench) -> Source {
     b.ask(SourceGet { source: SOURCE.to_owned() })
 }
 
-fn stage(b: &Bench, token: u64, first: u32, rows: Vec<Change>) -> Staged {
+pub(crate) fn stage(b: &Bench, token: u64, first: u32, rows: Vec<Change>) -> Staged {
     b.ask(Stage { source: SOURCE.to_owned(), token, first, rows })
 }
 
-fn apply(token: u64, version: u64, rows: usize) -> Apply {
+pub(crate) fn apply(token: u64, version: u64, rows: usize) -> Apply {
     Apply { source: SOURCE.to_owned(), token, version, rows: rows as u32, state: vec![7, 0, version as u8] }
 }
 
 /// A whole run: keys that did not get their address.
-fn run(b: &Bench, rows: Vec<Change>) -> Vec<Key128> {
+pub(crate) fn run(b: &Bench, rows: Vec<Change>) -> Vec<Key128> {
     let token = take(b);
     let before = source(b);
     let count = rows.len();
@@ -117,30 +108,30 @@ fn run(b: &Bench, rows: Vec<Change>) -> Vec<Key128> {
     }
 }
 
-fn known(b: &Bench) -> Vec<Known> {
+pub(crate) fn known(b: &Bench) -> Vec<Known> {
     let page = b.ask(SourceUsers { source: SOURCE.to_owned(), after: None, limit: 1000 });
     assert!(!page.more);
     page.users
 }
 
-fn of(b: &Bench, n: u8) -> Known {
+pub(crate) fn of(b: &Bench, n: u8) -> Known {
     known(b).into_iter().find(|known| known.key == key(n)).unwrap()
 }
 
 /// Numbers of the keys that have these addresses; 0: somebody else or nobody.
-fn holders(b: &Bench, names: &[&str]) -> Vec<u8> {
+pub(crate) fn holders(b: &Bench, names: &[&str]) -> Vec<u8> {
     let found = b.ask(Holders { addresses: names.iter().map(|name| address(name)).collect() });
     assert_eq!(found.holders.len(), names.len());
     let number = |holder: Option<Holder>| holder.and_then(|of| of.origin).map_or(0, |(_, key)| key.0[0]);
     found.holders.into_iter().map(number).collect()
 }
 
-fn mark(b: &Bench) -> u64 {
+pub(crate) fn mark(b: &Bench) -> u64 {
     b.ask(ChangedSince { cursor: None }).cursor
 }
 
 /// Who changed since a mark, in the order of the users.
-fn told(b: &Bench, since: u64) -> Vec<(String, UserRef, State)> {
+pub(crate) fn told(b: &Bench, since: u64) -> Vec<(String, UserRef, State)> {
     let changed = b.ask(ChangedSince { cursor: Some(since) });
     let stamps: Vec<u64> = changed.accounts.iter().map(|(_, _, _, stamp)| *stamp).collect();
     assert!(stamps.windows(2).all(|pair| pair[0] < pair[1]), "{stamps:?}");
@@ -150,58 +141,9 @@ fn told(b: &Bench, since: u64) -> Vec<(String, UserRef, State)> {
     told
 }
 
-fn has_password(b: &Bench, name: &str) -> bool {
+pub(crate) fn has_password(b: &Bench, name: &str) -> bool {
     let found = b.ask(credentials::Request { address: address(name) }).found;
     found.is_some_and(|login| !login.verifiers.is_empty())
-}
-
-fn a_lease_has_one_holder_at_a_time(b: &Bench) {
-    let take = |holder: &str| b.ask(LeaseTake { name: "x".to_owned(), holder: holder.to_owned(), ttl_ms: 10_000 });
-    let keep = |token, ttl_ms| b.ask(LeaseKeep { name: "x".to_owned(), token, ttl_ms });
-    assert_eq!(keep(1, 1000), LeaseKept::Lost);
-    assert_eq!(take("one"), LeaseTaken::Taken(1));
-    assert_eq!(take("two"), LeaseTaken::Held { by: "one".to_owned(), ms_left: 10_000 });
-    b.pass(4);
-    assert_eq!(take("one"), LeaseTaken::Held { by: "one".to_owned(), ms_left: 6000 }, "also from itself");
-    assert_eq!(
-        (keep(1, 20_000), keep(2, 20_000), keep(0, 20_000)),
-        (LeaseKept::Kept, LeaseKept::Lost, LeaseKept::Lost)
-    );
-    assert_eq!(take("two"), LeaseTaken::Held { by: "one".to_owned(), ms_left: 20_000 });
-    assert_eq!(keep(1, 0), LeaseKept::Kept);
-    assert_eq!(take("two"), LeaseTaken::Taken(2));
-    assert_eq!(keep(1, 0), LeaseKept::Lost, "nobody gives back what another has taken");
-    assert!(matches!(take("one"), LeaseTaken::Held { .. }));
-    let other = LeaseTake { name: "y".to_owned(), holder: "one".to_owned(), ttl_ms: 1 };
-    assert_eq!(b.ask(other), LeaseTaken::Taken(1));
-    b.pass(10);
-    assert_eq!(take("one"), LeaseTaken::Taken(3), "one that ran out is anybody's");
-}
-
-fn a_lease_that_ran_out_is_kept_unless_somebody_took_it(b: &Bench) {
-    let token = take(b);
-    b.pass(3600);
-    assert_eq!(stage(b, token, 0, vec![user(1, "alice")]), Staged::Done);
-    assert_eq!(keep(b, token, 1000), LeaseKept::Kept);
-    b.pass(2);
-    let next = take(b);
-    assert!(next > token);
-    assert_eq!((keep(b, token, 1000), keep(b, next, 1000)), (LeaseKept::Lost, LeaseKept::Kept));
-}
-
-fn only_who_took_the_lease_last_may_write(b: &Bench) {
-    assert_eq!(stage(b, 0, 0, vec![user(1, "alice")]), Staged::Fenced, "nobody has taken it");
-    assert_eq!(b.ask(apply(0, 0, 0)), Applied::Fenced);
-    let first = take(b);
-    assert_eq!(stage(b, first, 0, vec![user(1, "alice")]), Staged::Done);
-    b.pass(61);
-    let second = take(b);
-    assert_eq!(stage(b, first, 1, vec![user(2, "bob")]), Staged::Fenced);
-    assert_eq!(b.ask(apply(first, 0, 1)), Applied::Fenced);
-    assert_eq!(b.ask(apply(second, 0, 1)), Applied::Incomplete, "what another has put aside is not applied");
-    assert_eq!(stage(b, second, 0, vec![user(3, "carol")]), Staged::Done);
-    assert_eq!(b.ask(apply(second, 0, 1)), Applied::Done { version: 1, refused: vec![] });
-    assert_eq!(holders(b, &["alice", "bob", "carol"]), [0, 0, 3]);
 }
 
 fn a_run_makes_users_and_the_next_one_finds_them(b: &Bench) {
@@ -350,153 +292,6 @@ fn a_user_who_comes_back_finds_everything_as_it_was(b: &Bench) {
     assert_eq!(of(b, 1), before);
     target(State::On);
     assert!(has_password(b, "alice"));
-}
-
-fn another_address_drops_the_passwords(b: &Bench) {
-    run(b, vec![user(1, "alice"), user(2, "bob")]);
-    for name in ["alice", "bob"] {
-        b.ask(password(name, "main", "aa"));
-        b.ask(password(name, "phone", "bb"));
-    }
-    let since = mark(b);
-    let before = of(b, 1);
-    run(b, vec![user(1, "alina"), put(2, Some("bob"), State::On)]);
-    assert_eq!(of(b, 1), Known { address: Some(address("alina")), ..before.clone() });
-    assert_eq!(told(b, since), [(address("alina"), before.user, State::On)]);
-    assert!(!has_password(b, "alina") && has_password(b, "bob"));
-    assert_eq!(b.ask(credentials::Request { address: address("alice") }).found, None);
-    run(b, vec![put(2, None, State::On)]);
-    run(b, vec![user(2, "bob")]);
-    assert!(!has_password(b, "bob"), "also when it is the old one that he gets anew");
-}
-
-fn orders<T: Clone>(things: &[T]) -> Vec<Vec<T>> {
-    if things.is_empty() {
-        return vec![vec![]];
-    }
-    let mut all = Vec::new();
-    for n in 0..things.len() {
-        let mut rest = things.to_vec();
-        let first = rest.remove(n);
-        all.extend(orders(&rest).into_iter().map(|mut order| {
-            order.insert(0, first.clone());
-            order
-        }));
-    }
-    all
-}
-
-fn addresses_change_places_in_any_order_of_the_rows(b: &Bench) {
-    run(b, vec![user(1, "a"), user(2, "b"), user(3, "c"), user(4, "d")]);
-    let users: Vec<_> = known(b).iter().map(|known| known.user).collect();
-    let mut have = ["a", "b", "c"];
-    for order in orders(&[0_usize, 1, 2]) {
-        have.rotate_left(1);
-        let rows = order.into_iter().map(|n| user(n as u8 + 1, have[n])).collect();
-        assert_eq!(run(b, rows), []);
-        assert_eq!(holders(b, &have), [1, 2, 3]);
-        have.swap(0, 2);
-        assert_eq!(run(b, vec![user(3, have[2]), user(1, have[0])]), []);
-        assert_eq!(holders(b, &have), [1, 2, 3]);
-    }
-    // A chain whose end is free, and a new one at its beginning.
-    for (n, order) in (0..).zip(orders(&[(1, 0), (2, 1), (3, 2)])) {
-        let start = 10 + 4 * n;
-        run(b, (0..3).map(|i| user(start + i + 1, &format!("x{n}-{i}"))).collect());
-        let rows = order.into_iter().map(|(who, place): (u8, u8)| user(start + who, &format!("x{n}-{}", place + 1)));
-        let rows = rows.chain([user(start, &format!("x{n}-0"))]).collect();
-        assert_eq!(run(b, rows), []);
-        let names: Vec<String> = (0..4).map(|i| format!("x{n}-{i}")).collect();
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        assert_eq!(holders(b, &names), [start, start + 1, start + 2, start + 3]);
-    }
-    assert_eq!(known(b)[..4].iter().map(|known| known.user).collect::<Vec<_>>(), users);
-    assert_eq!(holders(b, &["d"]), [4]);
-}
-
-fn the_address_of_a_lapsed_user_goes_to_the_newcomer(b: &Bench) {
-    run(b, vec![user(5, "alice"), user(6, "bob")]);
-    b.ask(password("alice", "main", "aa"));
-    let (alice, bob) = (of(b, 5).user, of(b, 6).user);
-    run(b, vec![lapse(5)]);
-    let since = mark(b);
-    // One had lapsed before, the other does now.
-    assert_eq!(run(b, vec![user(7, "alice"), lapse(6), user(1, "bob")]), []);
-    assert_eq!(holders(b, &["alice", "bob"]), [7, 1]);
-    assert!(!has_password(b, "alice"), "who has it now has none of his");
-    let lapsed = of(b, 5);
-    assert_eq!(
-        (lapsed.user, lapsed.address, lapsed.state, lapsed.purge_at),
-        (alice, None, State::Disabled, Some(Micros(5)))
-    );
-    assert_eq!((of(b, 6).address, of(b, 6).state), (None, State::Disabled));
-    let (new_bob, new_alice) = (of(b, 1).user, of(b, 7).user);
-    assert_eq!(
-        told(b, since),
-        [
-            (String::new(), alice, State::Disabled),
-            (String::new(), bob, State::Disabled),
-            (address("bob"), new_bob, State::On),
-            (address("alice"), new_alice, State::On),
-        ]
-    );
-    assert_eq!(run(b, vec![user(5, "alice")]), [key(5)], "his address is another's now");
-    assert_eq!((of(b, 5).address, of(b, 5).state, of(b, 5).purge_at), (None, State::On, None));
-    assert_eq!(of(b, 5).fingerprint, key(0));
-    assert_eq!(run(b, vec![user(5, "alice-2")]), []);
-    assert_eq!((of(b, 5).user, of(b, 5).address), (alice, Some(address("alice-2"))));
-    // A lapsed user who is found again in the same run keeps his address.
-    run(b, vec![lapse(7)]);
-    assert_eq!(run(b, vec![user(2, "alice"), user(7, "alice")]), [key(2)]);
-    assert_eq!(holders(b, &["alice"]), [7]);
-}
-
-fn an_entry_made_anew_takes_its_address_over(b: &Bench) {
-    run(b, vec![user(1, "alice"), user(2, "bob"), user(9, "zoe")]);
-    run(b, vec![lapse(1), lapse(9)]);
-    let old = of(b, 1).user;
-    assert_eq!(run(b, vec![remove(9), user(5, "alice"), remove(1), lapse(2), user(3, "zoe")]), []);
-    assert_eq!(holders(b, &["alice", "bob", "zoe"]), [5, 2, 3]);
-    assert_eq!(known(b).iter().map(|known| known.key.0[0]).collect::<Vec<_>>(), [2, 3, 5]);
-    assert!(of(b, 5).user > old);
-    assert_eq!(source(b).users, 3);
-}
-
-fn an_address_that_is_somebody_elses_is_refused(b: &Bench) {
-    let by_hand = b.add("carol");
-    run(b, vec![user(1, "alice"), user(2, "bob"), put(3, Some("dave"), State::Disabled)]);
-    b.ask(password("alice", "main", "aa"));
-    let before = of(b, 1);
-    let since = mark(b);
-    // By hand; of a user who stays; of one who is disabled but still there; a new one.
-    assert_eq!(
-        run(b, vec![user(1, "carol"), user(7, "carol"), user(8, "bob"), user(9, "dave")]),
-        [key(1), key(7), key(8), key(9)]
-    );
-    assert_eq!(of(b, 1), Known { fingerprint: key(0), ..before.clone() });
-    assert_eq!(known(b).len(), 3, "a new user without his address is not made");
-    assert!(has_password(b, "alice"));
-    assert_eq!(told(b, since), []);
-    let held = b.ask(Holders { addresses: vec![address("carol")] }).holders;
-    assert_eq!(held, [Some(Holder { user: by_hand, origin: None })]);
-    // Everything else of him is as wanted.
-    assert_eq!(run(b, vec![put(1, Some("carol"), State::Disabled)]), [key(1)]);
-    assert_eq!((of(b, 1).address, of(b, 1).state), (Some(address("alice")), State::Disabled));
-    // His old address is given to another: it was his to give up.
-    assert_eq!(run(b, vec![user(1, "carol"), user(4, "alice")]), [key(1)]);
-    assert_eq!((of(b, 1).address, of(b, 1).fingerprint, of(b, 4).address), (None, key(0), Some(address("alice"))));
-    assert!(!has_password(b, "alice"));
-    assert_eq!(run(b, vec![user(1, "carla")]), []);
-    assert_eq!((of(b, 1).user, of(b, 1).address), (before.user, Some(address("carla"))));
-}
-
-fn two_who_want_one_address_do_not_both_get_it(b: &Bench) {
-    assert_eq!(run(b, vec![user(3, "a"), user(2, "a"), user(4, "a")]), [key(3), key(4)]);
-    assert_eq!(holders(b, &["a"]), [2], "the lowest key");
-    assert_eq!(run(b, vec![user(2, "a"), user(1, "a")]), [key(1)], "unless another has it");
-    assert_eq!(run(b, vec![user(1, "b"), user(3, "c")]), []);
-    assert_eq!(run(b, vec![user(1, "a"), user(2, "b"), user(3, "b")]), [key(3)]);
-    assert_eq!(holders(b, &["a", "b", "c"]), [1, 2, 3]);
 }
 
 fn a_removed_user_leaves_nothing_behind(b: &Bench) {

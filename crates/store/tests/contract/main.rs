@@ -1,6 +1,7 @@
 //! What every backend of the store keeps to: one suite, run on each of them.
 
 mod accounts;
+mod addresses;
 mod adopt;
 mod assert;
 mod batches;
@@ -12,6 +13,7 @@ mod database;
 mod directory;
 mod endpoints;
 mod front_ends;
+mod leases;
 mod presence;
 mod pull;
 mod reap;
