@@ -3,6 +3,8 @@
 //! Each listens on one address only, of this machine or of a network namespace, so that several stand side by side.
 //! A domain of Samba takes seconds to make; it is kept in the cache folder and copied for each server.
 
+mod access;
+mod kind;
 pub mod ldif;
 mod openldap;
 pub mod people;
@@ -28,6 +30,8 @@ use crate::process::{Left, Process, Stream};
 use crate::skip::not_run;
 use crate::{Workspace, wait};
 
+pub use access::Access;
+pub use kind::Kind;
 pub use ldif::{Entry, Ldif};
 pub use people::Person;
 pub use place::Place;
@@ -63,108 +67,6 @@ const STOP: Duration = Duration::from_secs(20);
 /// Most entries that are written in one transaction: both servers grow slow with larger ones.
 const TRANSACTION: usize = 1000;
 
-/// Which directory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Samba as a domain controller of an Active Directory, with the attributes of Live Communications Server.
-    Samba,
-    /// OpenLDAP with people of the class `inetOrgPerson`; `labSipAddress` and `labSipEnabled` are attributes of its own.
-    OpenLdap,
-}
-
-impl Kind {
-    /// Its name as one writes it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Samba => "samba",
-            Self::OpenLdap => "openldap",
-        }
-    }
-
-    /// The Debian package of its server.
-    #[must_use]
-    pub const fn package(self) -> &'static str {
-        match self {
-            Self::Samba => "samba-ad-dc",
-            Self::OpenLdap => "slapd",
-        }
-    }
-
-    /// Ports of LDAP (which turns to TLS by StartTLS) and of LDAP over TLS. Samba's cannot be chosen.
-    #[must_use]
-    pub const fn ports(self) -> (u16, u16) {
-        match self {
-            Self::Samba => (389, 636),
-            Self::OpenLdap => (1389, 1636),
-        }
-    }
-
-    /// Distinguished name of the whole directory.
-    #[must_use]
-    pub const fn base(self) -> &'static str {
-        match self {
-            Self::Samba => samba::BASE,
-            Self::OpenLdap => openldap::BASE,
-        }
-    }
-
-    /// Distinguished name of a folder of the directory: `People`, `Elsewhere`, `Groups`.
-    #[must_use]
-    pub fn unit(self, name: &str) -> String {
-        format!("OU={name},{}", self.base())
-    }
-
-    /// Distinguished name of a person in `People`.
-    #[must_use]
-    pub fn dn(self, login: &str) -> String {
-        match self {
-            Self::Samba => format!("CN={login},{}", self.unit("People")),
-            Self::OpenLdap => format!("uid={login},{}", self.unit("People")),
-        }
-    }
-
-    /// A group in `Groups` with these members, at least one.
-    #[must_use]
-    pub fn group(self, name: &str, members: &[String]) -> Entry {
-        let entry = Entry::new(format!("CN={name},{}", self.unit("Groups")));
-        let entry = match self {
-            Self::Samba => entry.with("objectClass", "group").with("sAMAccountName", name),
-            Self::OpenLdap => entry.with("objectClass", "groupOfNames").with("cn", name),
-        };
-        members.iter().fold(entry, |entry, member| entry.with("member", member))
-    }
-
-    /// What disables or enables a person in the directory's own words.
-    #[must_use]
-    pub fn enable(self, login: &str, enabled: bool) -> Ldif {
-        let ldif = Ldif::new();
-        match self {
-            Self::Samba => ldif.replace(&self.dn(login), "userAccountControl", &[if enabled { "544" } else { "546" }]),
-            Self::OpenLdap => ldif.replace(&self.dn(login), "labSipEnabled", &[if enabled { "TRUE" } else { "FALSE" }]),
-        }
-    }
-
-    /// The attribute with a person's SIP address, and what stands before the address there.
-    #[must_use]
-    pub const fn sip_attribute(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Samba => ("msRTCSIP-PrimaryUserAddress", "sip:"),
-            Self::OpenLdap => ("labSipAddress", ""),
-        }
-    }
-
-    /// The mapping of a pool's configuration that fits, as YAML indented by two.
-    const fn mapping(self) -> &'static str {
-        match self {
-            Self::Samba => "",
-            Self::OpenLdap => {
-                "  mapping:\n    sipAddress: [labSipAddress, mail]\n    enabled: {attribute: labSipEnabled}\n    company: o\n"
-            }
-        }
-    }
-}
-
 /// What a directory is to be like.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -185,76 +87,6 @@ impl Settings {
     #[must_use]
     pub fn new(place: Place, domain: &str) -> Self {
         Self { place, folder: None, domain: domain.to_owned(), crowd: 0, names: None }
-    }
-}
-
-/// How a program gets at a directory.
-#[derive(Clone, Debug)]
-pub struct Access {
-    /// Which directory.
-    pub kind: Kind,
-    /// `ldaps://ADDRESS:PORT`.
-    pub ldaps: String,
-    /// `ldap://ADDRESS:PORT`, for StartTLS.
-    pub ldap: String,
-    /// File with the name to bind as.
-    pub bind_dn_file: PathBuf,
-    /// File with the name of somebody who may bind and read nothing of the people.
-    pub blind_dn_file: PathBuf,
-    /// File with the password of both.
-    pub password_file: PathBuf,
-    /// File with the certificate of the authority.
-    pub ca_file: PathBuf,
-}
-
-impl Access {
-    fn new(kind: Kind, place: &Place, folder: &Path) -> Self {
-        let (ldap, ldaps) = kind.ports();
-        Self {
-            kind,
-            ldaps: format!("ldaps://{}:{ldaps}", place.address()),
-            ldap: format!("ldap://{}:{ldap}", place.address()),
-            bind_dn_file: folder.join("bind-dn"),
-            blind_dn_file: folder.join("blind-dn"),
-            password_file: folder.join("password"),
-            ca_file: folder.join("tls/ca.crt"),
-        }
-    }
-
-    /// The name to bind as.
-    ///
-    /// # Errors
-    /// When its file cannot be read.
-    pub fn bind_dn(&self) -> Result<String> {
-        fs::read_to_string(&self.bind_dn_file).with_context(|| format!("cannot read {}", self.bind_dn_file.display()))
-    }
-
-    /// The section `directory` of a pool's configuration that reads this directory.
-    #[must_use]
-    pub fn yaml(&self) -> String {
-        format!(
-            "directory:\n  ldap:\n    urls: [\"{}\"]\n    baseDN: \"{}\"\n    bindDNFile: {}\n    passwordFile: {}\n    \
-             caFile: {}\n{}",
-            self.ldaps,
-            self.kind.base(),
-            self.bind_dn_file.display(),
-            self.password_file.display(),
-            self.ca_file.display(),
-            self.kind.mapping()
-        )
-    }
-
-    /// The section `directorySync` of a pool on Kubernetes, in its `spec`, with name, password and CA in a Secret of the
-    /// pool's namespace.
-    #[must_use]
-    pub fn pool_yaml(&self, secret: &str) -> String {
-        format!(
-            "directorySync:\n  schedule: \"* * * * *\"\n  ldap: {{urls: [\"{}\"], baseDN: \"{}\", bindSecret: {secret}, \
-             caSecret: {secret}}}\n{}",
-            self.ldaps,
-            self.kind.base(),
-            self.kind.mapping()
-        )
     }
 }
 
