@@ -164,7 +164,7 @@ async fn the_one_front_end_of_standard_edition_reads_the_directory_itself() -> R
     if !can_run("users from a directory in Standard Edition") {
         return Ok(());
     }
-    let pool = Pool::prepare(cluster, "people-standard")?;
+    let pool = Pool::prepare(cluster, "staff")?;
     let samba = directory(&pool, 100)?;
     pool.start(&json!({"directorySync": section(&samba, "* * * * *")}))?;
     pool.until("the directory's users", CYCLE, came_to("Synced", |_| true))?;
