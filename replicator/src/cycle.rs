@@ -199,7 +199,7 @@ impl Comparison {
     fn believable(&self, tally: &Tally) -> Result<(), Fault> {
         let incomplete = |text: String| Err(Fault::new(Kind::Incomplete, text));
         let users = tally.users;
-        let Survey { found, keyless, .. } = self.survey;
+        let Survey { found, keyless, addressed, unusable, .. } = self.survey;
         if found > 0 && keyless == found {
             return incomplete(format!(
                 "none of {found} entries has a key: the account may not read it, or mapping.key is wrong"
@@ -210,6 +210,13 @@ impl Comparison {
         }
         if found == 0 {
             return incomplete(format!("the filter finds nobody, and there are {users} users: nothing was changed"));
+        }
+        // An account that may not read people still sees what everybody sees.
+        if addressed + unusable == 0 {
+            return incomplete(format!(
+                "none of {found} entries has an address, and there are {users} users: the account may not read them, or \
+                 mapping.sipAddress is wrong; nothing was changed"
+            ));
         }
         if self.grouped && self.survey.members == 0 && tally.losing > 0 {
             return incomplete(format!(

@@ -58,9 +58,25 @@ async fn disabled_in_words_is_never_held() {
 async fn addresses_that_vanish_from_many_entries_are_held() {
     let pool = Pool::new();
     pool.synced(&people(1..=40)).await;
-    let outcome = pool.run(&list((1..=40).map(|n| person(n, "", &[])).collect())).await;
-    assert_eq!((outcome.result, outcome.counts.disabled), (RunResult::DeletionHeld, 40));
+    let without = |last| (1..=last).map(|n| person(n, "", &[])).chain(people(last + 1..=40)).collect();
+    let outcome = pool.run(&list(without(39))).await;
+    assert_eq!((outcome.result, outcome.counts.disabled), (RunResult::DeletionHeld, 39));
     assert!(pool.users().await.iter().all(|user| user.ends_with(" on")));
+    // From all of them: then it is the reading that is at fault.
+    let outcome = pool.run(&list(without(40))).await;
+    assert_eq!((outcome.result, outcome.plan_digest.as_str()), (RunResult::ReadIncomplete, ""));
+    assert!(outcome.message.contains("none of 40 entries has an address"), "{outcome:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sees_only_what_everybody_sees_takes_nobody_away() {
+    let mut pool = Pool::new();
+    pool.synced(&people(1..=3)).await;
+    pool.config.removal.max_percent = 100;
+    let built_in = Entry::new("CN=Guests", &[("objectGUID", &["0123456789abcdef"])]);
+    let outcome = pool.run(&list(vec![built_in])).await;
+    assert_eq!(outcome.result, RunResult::ReadIncomplete, "{outcome:?}");
+    assert_eq!(pool.users().await, ["p1 on", "p2 on", "p3 on"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -188,8 +188,10 @@ async fn an_entry_made_anew_gets_the_address_of_the_old_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_taken_away_disables_and_given_back_enables() {
     let without = person(1, "", &[("displayName", &["Ada"])]);
-    assert_eq!(after(&[&[plain(1)], from_ref(&without)]).await, ["p1 off"]);
-    assert_eq!(after(&[&[plain(1)], from_ref(&without), &[plain(1)]]).await, ["p1 on"]);
+    let other = plain(7);
+    let [with, without_it] = [[plain(1), other.clone()], [without.clone(), other]];
+    assert_eq!(after(&[&with, &without_it]).await, ["p1 off", "p7 on"]);
+    assert_eq!(after(&[&with, &without_it, &with]).await, ["p1 on", "p7 on"]);
     // Who asks for it meanwhile gets it.
     assert_eq!(after(&[&[plain(1)], &[without, person(2, "p1@example.com", &[])]]).await, ["- off", "p1 on"]);
 }

@@ -131,7 +131,11 @@ async fn the_cron_job_brings_users_who_talk_and_go_as_the_directory_says() -> Re
     let vanish: Vec<String> = (0..VANISH).map(|number| Person::numbered(number, "").login).collect();
     samba.delete(vanish.iter().map(String::as_str))?;
     run_now(&pool, "after-the-accident")?;
-    let held = pool.until("held", RUN, came_to("DeletionHeld", |status| status["held"] == VANISH))?;
+    let held = pool.until(
+        "held",
+        RUN,
+        came_to("DeletionHeld", |status| status["held"] == true && status["missing"] == VANISH),
+    )?;
     ensure!(ready(&held), "the pool is not ready: {:#}", held["status"]);
     ensure!(users(&pool, "on")? as u64 == all - 1, "somebody is gone");
     release(&pool, &held)?;
@@ -175,7 +179,11 @@ async fn the_one_front_end_of_standard_edition_reads_the_directory_itself() -> R
 
     let vanish: Vec<String> = (0..20).map(|number| Person::numbered(number, "").login).collect();
     samba.delete(vanish.iter().map(String::as_str))?;
-    let held = pool.until("held", CYCLE + RUN, came_to("DeletionHeld", |status| status["held"] == 20))?;
+    let held = pool.until(
+        "held",
+        CYCLE + RUN,
+        came_to("DeletionHeld", |status| status["held"] == true && status["missing"] == 20),
+    )?;
     ensure!(ready(&held), "the pool is not ready: {:#}", held["status"]);
     release(&pool, &held)?;
     pool.until("released", BROUGHT, came_to("Synced", |_| true))?;
