@@ -144,7 +144,6 @@ fn a_run_that_is_ended_anywhere_is_whole_or_nothing() {
         for round in 0..14_u64 {
             let before = version(&store).await;
             let rows: Vec<Change> = (0..USERS).map(|n| user(n, generation + 1)).collect();
-            // Ended a little later each time: while rows are put aside, in the apply, after it.
             let run = {
                 let store = store.clone();
                 tokio::spawn(async move {
@@ -152,10 +151,18 @@ fn a_run_that_is_ended_anywhere_is_whole_or_nothing() {
                     store.ask(apply(token, before, USERS)).await
                 })
             };
-            tokio::time::sleep(Duration::from_millis(20 + 35 * round)).await;
-            let end = "select pg_terminate_backend(pid) from pg_stat_activity
-                       where application_name in ('commpool soft writes', 'commpool durable writes')";
-            raw_sql(end).execute(&mut connection).await.unwrap();
+            if round % 2 == 0 {
+                // A little later each time: while rows are put aside, in the apply, after it.
+                tokio::time::sleep(Duration::from_millis(20 + 35 * round)).await;
+                let end = "select pg_terminate_backend(pid) from pg_stat_activity
+                           where application_name in ('commpool soft writes', 'commpool durable writes')";
+                raw_sql(end).execute(&mut connection).await.unwrap();
+            } else {
+                // As soon as it is seen to apply.
+                let end = "select pg_terminate_backend(pid) from pg_stat_activity
+                           where state = 'active' and query like '%commpool_api_1.apply(%' and pid <> pg_backend_pid()";
+                while !run.is_finished() && raw_sql(end).fetch_all(&mut connection).await.unwrap().is_empty() {}
+            }
             match run.await.unwrap() {
                 Ok(Applied::Done { version, .. }) => assert_eq!(version, before + 1),
                 Ok(other) => panic!("{other:?}"),
