@@ -83,17 +83,9 @@ pub fn metrics(outcome: &Outcome, seconds: f64) -> String {
     gauge("last_run_synced", "Whether the store is what the directory says", &one(synced));
     gauge("last_run_result", "Result of the last run", &[(format!("{{result=\"{:?}\"}}", outcome.result), 1.0)]);
     gauge("entries", "Entries that the filter found", &one(outcome.found as f64));
-    let changes = [
-        ("added", counts.added),
-        ("changed", counts.changed),
-        ("disabled", counts.disabled),
-        ("missing", counts.missing),
-        ("removed", counts.removed),
-        ("unchanged", counts.unchanged),
-        ("conflict", counts.conflicts),
-        ("ignored", counts.ignored),
-    ];
-    let changes = changes.map(|(change, count)| (format!("{{change=\"{change}\"}}"), count as f64));
+    let others = [("unchanged", counts.unchanged), ("conflict", counts.conflicts), ("ignored", counts.ignored)];
+    let all = counts.changes().into_iter().chain(others);
+    let changes: Vec<_> = all.map(|(change, count)| (format!("{{change=\"{change}\"}}"), count as f64)).collect();
     gauge("users", "Users by what the last run did to them, or in DeletionHeld would do", &changes);
     text
 }

@@ -149,15 +149,7 @@ impl Metrics {
     pub fn directory_run(&self, outcome: &Outcome, now: Micros) {
         self.directory_runs.get_or_create(&Run { result: outcome.result.as_str() }).inc();
         if outcome.result == RunResult::Synced {
-            let counts = &outcome.counts;
-            let changes = [
-                ("added", counts.added),
-                ("changed", counts.changed),
-                ("disabled", counts.disabled),
-                ("missing", counts.missing),
-                ("removed", counts.removed),
-            ];
-            for (change, users) in changes {
+            for (change, users) in outcome.counts.changes() {
                 self.directory_changes.get_or_create(&Change { change }).inc_by(users);
             }
             self.directory_success.set(now.0 as f64 / 1e6);

@@ -95,7 +95,18 @@ pub struct Counts {
 
 impl Counts {
     /// Whether the plan does anything.
-    pub const fn any(&self) -> bool {
-        self.added + self.changed + self.disabled + self.missing + self.removed > 0
+    pub fn any(&self) -> bool {
+        self.changes().iter().any(|(_, users)| *users > 0)
+    }
+
+    /// What the plan does, by name.
+    pub const fn changes(&self) -> [(&'static str, u64); 5] {
+        [
+            ("added", self.added),
+            ("changed", self.changed),
+            ("disabled", self.disabled),
+            ("missing", self.missing),
+            ("removed", self.removed),
+        ]
     }
 }
