@@ -31,7 +31,14 @@ const JOIN: Duration = Duration::from_secs(3);
 const PING: Duration = Duration::from_secs(1);
 /// Cut off from the store for longer than this, while others are not, our clients must go to them.
 pub(super) const CUT_OFF: Duration = Duration::from_secs(10);
-const NOT_CUT_OFF: Duration = Duration::from_secs(5);
+/// Who renewed within this is not cut off: the time between two renewals, and a slow answer.
+const NOT_CUT_OFF: Duration = Duration::from_secs(7);
+/// Who renewed so long after our last renewal has reached the store when we could not. In an outage for all, the last
+/// renewals before it lie up to [`RENEW`] apart.
+const AHEAD: Duration = Duration::from_secs(6);
+/// Who finds others ahead tries once more after this: at the end of an outage somebody is the first, and connections
+/// to the store are made anew only every second.
+const LAST_TRY: Duration = Duration::from_millis(1500);
 
 /// What this front end holds of the store's trust.
 #[derive(Debug)]
@@ -48,13 +55,15 @@ pub(super) enum Lease {
         epoch: u64,
         /// Mark for the next pull.
         cursor: Option<Cursor>,
+        /// Since when others are [`AHEAD`], and whether the last try failed all the same.
+        behind: Option<(Moment, bool)>,
     },
 }
 
 impl Lease {
     /// A lease just given.
     pub(super) const fn new(now: Moment, epoch: u64) -> Self {
-        Self::Shared { renewed: now, gapless: None, epoch, cursor: None }
+        Self::Shared { renewed: now, gapless: None, epoch, cursor: None, behind: None }
     }
 
     /// Time since the last successful renewal was sent; zero for who needs none.
@@ -125,9 +134,12 @@ impl Engine {
         }
     }
 
-    pub(super) fn not_renewed(&mut self, now: Moment) {
-        if let Lease::Shared { gapless, .. } = &mut self.lease {
+    pub(super) fn not_renewed(&mut self, now: Moment, sent: Moment) {
+        if let Lease::Shared { gapless, behind, .. } = &mut self.lease {
             *gapless = None;
+            if let Some((since, missed)) = behind {
+                *missed |= sent >= *since + LAST_TRY;
+            }
         }
         self.timers.set(Due::Renew, now + RENEW_AGAIN);
     }
@@ -163,7 +175,22 @@ impl Engine {
         self.ping_peers(now);
         self.peers.join(now);
         self.timers.set(Due::PingPeers, now + PING);
-        let alone = self.lease.age(now) > CUT_OFF && self.peers.some_renewed_within(now, NOT_CUT_OFF);
+        self.look_for_the_store(now);
+    }
+
+    /// Whether the store is away from us alone: others have reached it since we last did, and still do, and a try after
+    /// we knew has failed. An outage for all must send nobody anywhere, neither when it begins nor when it ends.
+    fn look_for_the_store(&mut self, now: Moment) {
+        let age = self.lease.age(now);
+        let ahead = age > CUT_OFF && self.peers.some_renewed_within(now, NOT_CUT_OFF.min(age.saturating_sub(AHEAD)));
+        let Lease::Shared { behind, .. } = &mut self.lease else { return };
+        if !ahead {
+            *behind = None;
+        } else if behind.is_none() {
+            *behind = Some((now, false));
+            self.timers.set_no_later(Due::Renew, now + LAST_TRY);
+        }
+        let alone = matches!(behind, Some((_, true)));
         self.cut_off(now, alone);
     }
 }

@@ -2,6 +2,7 @@
 
 mod faults;
 mod network;
+mod store;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use commpool_model::config::{Outward, PoolConfig};
-use commpool_model::ids::{Incarnation, Micros};
+use commpool_model::ids::Incarnation;
 use commpool_server::engine::flow::Flow;
 use commpool_server::engine::{Engine, Input, Output, Pace, Start};
 use commpool_server::metrics::Metrics;
@@ -19,11 +20,12 @@ use commpool_server::settings::Settings;
 use commpool_sip::digest::{Algorithm, ha1};
 use commpool_sip::otid::PoolKey;
 use commpool_sip::time::Moment;
+use commpool_store::Memory;
 use commpool_store::ops::accounts::{ChangedSince, Put};
 use commpool_store::ops::credentials::{self, Verifier};
 use commpool_store::ops::{Class, Operation, Outcome, front_ends};
-use commpool_store::{Memory, StoreError};
 
+use self::store::Outage;
 use crate::check::Check;
 use crate::client::{Client, Timer};
 use crate::rng::Rng;
@@ -95,7 +97,7 @@ pub struct World {
     now: Moment,
     rng: Rng,
     store: Memory,
-    store_away: Moment,
+    outage: Outage,
     places: Vec<Place>,
     clients: Vec<Client>,
     paths: Vec<Option<Path>>,
@@ -125,7 +127,7 @@ impl World {
         let mut world = Self {
             now: Moment::from_micros(1_000_000),
             store: Memory::new(),
-            store_away: Moment::ZERO,
+            outage: Outage::NONE,
             places: Vec::new(),
             clients: Vec::new(),
             paths: Vec::new(),
@@ -141,7 +143,9 @@ impl World {
         };
         for fe in 0..shape.front_ends {
             world.places.push(Place::empty());
-            world.start_front_end(fe);
+            // Each has its own rhythm of renewals; the first is there for the first clients.
+            let at = world.now + rng.between(Duration::ZERO, Duration::from_secs(5)) * u32::from(fe > 0);
+            world.at(at, Event::StartFrontEnd { fe });
         }
         let users: Vec<String> = (0..shape.users).map(|n| format!("user{n}")).collect();
         for (n, user) in users.iter().enumerate() {
@@ -175,16 +179,6 @@ impl World {
         };
         self.execute(Put::Add { address: address.clone(), display_name: String::new() }.into());
         self.execute(credentials::Put { address, label: "main".to_owned(), verifiers: vec![verifier] }.into());
-    }
-
-    fn store_time(&self) -> Micros {
-        Micros(EPOCH * 1_000_000 + self.now.as_micros())
-    }
-
-    /// Carries out an operation at once.
-    pub fn execute(&mut self, operation: Operation) -> Option<Outcome> {
-        let now = self.store_time();
-        self.store.execute(now, &[operation]).into_iter().next()
     }
 
     fn at(&mut self, at: Moment, event: Event) {
@@ -234,6 +228,11 @@ impl World {
         self.places.iter().filter_map(|place| place.engine.as_ref())
     }
 
+    /// How many devices have a connection to the front end in a place.
+    pub fn connections(&self, fe: usize) -> usize {
+        self.places.get(fe).map_or(0, |place| place.connections.len())
+    }
+
     /// All devices sign out and do nothing any more.
     pub fn everybody_leaves(&mut self) {
         for client in 0..self.clients.len() {
@@ -246,7 +245,7 @@ impl World {
     pub fn calm(&mut self) {
         self.clients.iter_mut().for_each(|c| c.active = false);
         self.cut.clear();
-        self.store_away = Moment::ZERO;
+        self.outage = Outage::NONE;
     }
 
     fn happen(&mut self, event: Event) {
@@ -290,7 +289,7 @@ impl World {
     // ---- front ends
 
     fn start_front_end(&mut self, fe: usize) {
-        if self.now < self.store_away {
+        if self.store_is_away(fe) {
             return self.after(1_000_000, 2_000_000, Event::StartFrontEnd { fe });
         }
         let mut start_id = [0; 16];
@@ -409,20 +408,13 @@ impl World {
         }
     }
 
-    /// When a lane of the store gets to a call.
-    fn lane(&mut self, fe: usize, class: Class) -> Moment {
-        let arrives = self.now + self.rng.between(Duration::from_micros(200), Duration::from_millis(3));
-        let Some(lane) = self.places.get_mut(fe).and_then(|p| p.lanes.get_mut(class as usize)) else { return arrives };
-        *lane = arrives.max(*lane + Duration::from_micros(1));
-        *lane
-    }
-
     fn close(&mut self, fe: usize, flow: Flow) {
         let now = self.now;
         let Some(place) = self.places.get_mut(fe) else { return };
         if let Flow::Stream(serial) = flow
             && let Some((client, life)) = place.connections.remove(&serial)
         {
+            self.check.count("connections closed by front ends");
             if let Some(engine) = &mut place.engine {
                 engine.handle(now, Input::Closed { flow });
             }
@@ -473,25 +465,6 @@ impl World {
 
     fn heal(&mut self, a: usize, b: usize) {
         self.cut.remove(&(a.min(b), a.max(b)));
-    }
-
-    // ---- store
-
-    fn store_call(&mut self, fe: usize, inc: Incarnation, token: u64, operation: Operation) {
-        let outcome = if self.now < self.store_away {
-            Err(StoreError::Unavailable("it is away".to_owned()))
-        } else {
-            let now = self.store_time();
-            let class = operation.class();
-            match self.store.execute(now, &[operation]).into_iter().next() {
-                Some(outcome) => {
-                    self.check.stored(self.now, inc, class, &outcome);
-                    Ok(outcome)
-                }
-                None => return,
-            }
-        };
-        self.after(200, 200, Event::Input { fe, inc, input: Box::new(Input::Store { token, outcome }) });
     }
 }
 

@@ -25,7 +25,8 @@ impl World {
             3 if fe != other => self.cut_link(fe, other),
             4 => {
                 self.check.count("store outages");
-                self.store_away = self.now + self.rng.between(Duration::from_millis(300), Duration::from_secs(12));
+                let lasts = self.rng.between(Duration::from_millis(300), Duration::from_secs(12));
+                self.outage(None, lasts, Duration::ZERO);
             }
             _ => {
                 // A client's own network breaks.
