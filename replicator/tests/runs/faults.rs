@@ -25,15 +25,26 @@ fn at_page(n: usize, answer: impl Fn(u32) -> Vec<Deed> + Send + Sync + 'static) 
     })
 }
 
+/// Silence that is waited for, in seconds: short, and yet long enough for a busy machine to say what it has to say.
+const SILENCE: u32 = 3;
+const SILENT: &str = "silent for 3 s";
+/// Longer than anything takes that does come.
+const PATIENCE: u32 = 60;
+
 /// A pool with users 1–9, whose directory then behaves like this; asserts that nobody lost anything, and returns the
 /// outcome.
 async fn spoilt(script: Script) -> Outcome {
+    spoilt_within(PATIENCE, script).await
+}
+
+/// The same with a directory that may be silent for so many seconds.
+async fn spoilt_within(seconds: u32, script: Script) -> Outcome {
     let mut pool = Pool::new();
     pool.synced(&people(1..=9)).await;
     let before = pool.known().await;
     let stub = Stub::new(Manner { entries: people(1..=9), script: Some(script), ..Manner::default() }).await;
     pool.config = stub.configuration();
-    pool.config.ldap.timeout_seconds = 1;
+    pool.config.ldap.timeout_seconds = seconds;
     let outcome = run(&pool).await;
     assert_eq!(pool.known().await, before, "{outcome:?}");
     assert!(outcome.message.contains(&stub.url) || !outcome.message.contains("ldap"), "{outcome:?}");
@@ -95,14 +106,15 @@ async fn limits_of_the_server() {
 #[tokio::test(flavor = "multi_thread")]
 async fn silence_is_noticed() {
     for n in [1, 2] {
-        let outcome = spoilt(at_page(n, |id| vec![Deed::Send(entry(id, &plain(1))), Deed::Silence])).await;
-        assert_eq!(outcome.result, RunResult::ReadIncomplete);
-        assert!(outcome.message.contains("silent for 1 s"), "{outcome:?}");
+        let silent = at_page(n, |id| vec![Deed::Send(entry(id, &plain(1))), Deed::Silence]);
+        let outcome = spoilt_within(SILENCE, silent).await;
+        assert_eq!(outcome.result, RunResult::ReadIncomplete, "{outcome:?}");
+        assert!(outcome.message.contains(SILENT), "{outcome:?}");
     }
     let bind: Script = Arc::new(|_, ask| matches!(ask, Ask::Bind { .. }).then(|| vec![Deed::Silence]));
-    let outcome = spoilt(bind).await;
-    assert_eq!(outcome.result, RunResult::DirectoryUnavailable);
-    assert!(outcome.message.contains("silent for 1 s"), "{outcome:?}");
+    let outcome = spoilt_within(SILENCE, bind).await;
+    assert_eq!(outcome.result, RunResult::DirectoryUnavailable, "{outcome:?}");
+    assert!(outcome.message.contains(SILENT), "{outcome:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -123,14 +135,16 @@ async fn garbage_is_no_answer() {
         (message(2, 0x64, |_| ()), "cut off"),
         (message(2, 0x7e, |_| ()), "no known kind"),
         // An answer to nothing that was asked is passed over.
-        (done(77, 0x65, 0, "", None), "silent for 1 s"),
+        (done(77, 0x65, 0, "", None), SILENT),
         (done(2, 0x61, 0, "", None), "an answer to another question"),
         // A parser that follows what is nested would run out of its stack here.
         ([vec![0x30, 0x84, 0, 0x40, 0, 0], nested(0x40_0000 / 6 + 1)].concat(), "does not speak LDAP"),
     ];
     for (octets, cause) in answers {
         let sent = octets.clone();
-        let outcome = spoilt(at_page(1, move |_| vec![Deed::Send(sent.clone()), Deed::Silence])).await;
+        let seconds = if cause == SILENT { SILENCE } else { PATIENCE };
+        let answer = at_page(1, move |_| vec![Deed::Send(sent.clone()), Deed::Silence]);
+        let outcome = spoilt_within(seconds, answer).await;
         assert_eq!(outcome.result, RunResult::ReadIncomplete, "{cause}: {outcome:?}");
         assert!(outcome.message.contains(cause), "{cause}: {outcome:?}");
     }

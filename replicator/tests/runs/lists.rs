@@ -55,7 +55,7 @@ pub(crate) fn configuration() -> Directory {
         password_file: "/nowhere".into(),
         ca_file: "/nowhere".into(),
         page_size: 3,
-        timeout_seconds: 5,
+        timeout_seconds: 30,
     };
     Directory { schedule: None, ldap, mapping: Mapping::default(), removal: Removal::default() }
 }
