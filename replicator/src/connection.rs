@@ -6,6 +6,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use commpool_model::config::LdapServer;
 use futures::FutureExt;
 use ldap3::asn1::{PL, StructureTag};
 use ldap3::controls::{Control, ControlType, PagedResults};
@@ -31,9 +32,7 @@ const START_TLS: &[u8] = b"\x30\x1d\x02\x01\x01\x77\x18\x80\x161.3.6.1.4.1.1466.
 pub struct Server {
     /// As configured.
     pub url: String,
-    host: String,
-    port: u16,
-    start_tls: bool,
+    at: LdapServer,
 }
 
 impl Server {
@@ -42,19 +41,8 @@ impl Server {
     /// # Errors
     /// It is none of the two.
     pub fn parse(url: &str) -> Result<Self, Fault> {
-        let refused = || Fault::new(Kind::Configuration, format!("ldap.urls: `{url}` is no LDAP server"));
-        let (rest, start_tls) = match (url.strip_prefix("ldaps://"), url.strip_prefix("ldap://")) {
-            (Some(rest), _) => (rest, false),
-            (None, Some(rest)) => (rest, true),
-            (None, None) => return Err(refused()),
-        };
-        let authority = rest.strip_suffix('/').unwrap_or(rest);
-        let (host, port) = match authority.rsplit_once(':') {
-            Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| refused())?),
-            _ => (authority, if start_tls { 389 } else { 636 }),
-        };
-        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        Ok(Self { url: url.to_owned(), host: bare.to_owned(), port, start_tls })
+        let refused = |problem| Fault::new(Kind::Configuration, format!("ldap.urls: `{url}` {problem}"));
+        Ok(Self { url: url.to_owned(), at: LdapServer::parse(url).map_err(refused)? })
     }
 
     fn unreachable(&self, why: impl std::fmt::Display) -> Fault {
@@ -109,17 +97,17 @@ impl Connection {
     /// # Errors
     /// The server is not there or does not prove who it is.
     pub async fn open(server: &Server, tls: Arc<ClientConfig>, timeout: Duration) -> Result<Self, Fault> {
-        let name = ServerName::try_from(server.host.clone())
+        let name = ServerName::try_from(server.at.host.clone())
             .map_err(|_| server.unreachable("its host is no name that a certificate can be for"))?;
-        let tcp = within(timeout, TcpStream::connect((server.host.as_str(), server.port))).await;
+        let tcp = within(timeout, TcpStream::connect((server.at.host.as_str(), server.at.port))).await;
         let tcp = tcp.map_err(|error| server.unreachable(format!("cannot be reached: {}", plain(&error))))?;
         // Requests are small and each waits for the answer to the one before.
         let _ = tcp.set_nodelay(true);
-        let tcp = if server.start_tls { start_tls(server, tcp, timeout).await? } else { tcp };
+        let tcp = if server.at.start_tls { start_tls(server, tcp, timeout).await? } else { tcp };
         let secured = within(timeout, TlsConnector::from(tls).connect(name, tcp)).await;
         let stream = secured.map_err(|error| match error.kind() {
             io::ErrorKind::TimedOut => server.unreachable("is silent when TLS begins"),
-            _ => server.unreachable(tls::explain(&error, &server.host)),
+            _ => server.unreachable(tls::explain(&error, &server.at.host)),
         })?;
         let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
         let certificate = leaf.and_then(|leaf| Certificate::read(leaf));
@@ -313,19 +301,4 @@ pub(crate) fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     crate::text::shown(text, 200)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn servers() {
-        let server = |url: &str| Server::parse(url).map(|server| (server.host, server.port, server.start_tls));
-        assert_eq!(server("ldaps://dc1.example"), Ok(("dc1.example".to_owned(), 636, false)));
-        assert_eq!(server("ldap://dc1.example:1389/"), Ok(("dc1.example".to_owned(), 1389, true)));
-        assert_eq!(server("ldaps://[::1]"), Ok(("::1".to_owned(), 636, false)));
-        assert_eq!(server("ldaps://[::1]:7"), Ok(("::1".to_owned(), 7, false)));
-        assert!(server("http://x").is_err() && server("ldaps://x:y").is_err());
-    }
 }

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub use self::directory::{Directory, Enabled, Ldap, Mapping, Removal, Schedule};
+pub use self::directory::{Directory, Enabled, Ldap, LdapServer, Mapping, Removal, Schedule};
 
 /// Everything a front end is told. YAML, camelCase keys, unknown keys are errors.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -64,6 +64,38 @@ pub struct Ldap {
     pub timeout_seconds: u32,
 }
 
+/// Where an LDAP server is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LdapServer {
+    /// Name or address, the latter without brackets.
+    pub host: String,
+    /// Port; 636 or 389 where none is given.
+    pub port: u16,
+    /// Whether TLS begins by StartTLS (RFC 4511 §4.14) instead of at once.
+    pub start_tls: bool,
+}
+
+impl LdapServer {
+    /// From `ldaps://HOST[:PORT]` or `ldap://HOST[:PORT]`, an empty path allowed. The host is not looked at.
+    ///
+    /// # Errors
+    /// What is wrong with it, to be read behind the URL.
+    pub fn parse(url: &str) -> Result<Self, &'static str> {
+        let (rest, start_tls) = match (url.strip_prefix("ldaps://"), url.strip_prefix("ldap://")) {
+            (Some(rest), _) => (rest, false),
+            (None, Some(rest)) => (rest, true),
+            (None, None) => return Err("is no LDAP server"),
+        };
+        let authority = rest.strip_suffix('/').unwrap_or(rest);
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| "has no usable port")?),
+            _ => (authority, if start_tls { 389 } else { 636 }),
+        };
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        Ok(Self { host: bare.to_owned(), port, start_tls })
+    }
+}
+
 impl Ldap {
     /// Accounts of people in Active Directory (MS-SAMR, ACCOUNT_TYPE values), people elsewhere. Nothing is negated: to a server that
     /// does not know an attribute or class, neither a test of it nor its negation is true (RFC 4511 §4.5.1.7).
@@ -160,5 +192,22 @@ pub struct Removal {
 impl Default for Removal {
     fn default() -> Self {
         Self { max_percent: 5, max_count: 50, grace_days: 7, release_digest: String::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers() {
+        let server = |url: &str| LdapServer::parse(url).map(|server| (server.host, server.port, server.start_tls));
+        assert_eq!(server("ldaps://dc1.example"), Ok(("dc1.example".to_owned(), 636, false)));
+        assert_eq!(server("ldap://dc1.example"), Ok(("dc1.example".to_owned(), 389, true)));
+        assert_eq!(server("ldap://dc1.example:1389/"), Ok(("dc1.example".to_owned(), 1389, true)));
+        assert_eq!(server("ldaps://[::1]"), Ok(("::1".to_owned(), 636, false)));
+        assert_eq!(server("ldaps://[::1]:7"), Ok(("::1".to_owned(), 7, false)));
+        assert_eq!(server("http://x"), Err("is no LDAP server"));
+        assert_eq!(server("ldaps://x:y"), Err("has no usable port"));
     }
 }

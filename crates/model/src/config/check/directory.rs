@@ -1,7 +1,7 @@
 //! Rules of the directory's part of the configuration.
 
 use super::{host_and_port, value, within};
-use crate::config::{ConfigError, Directory, Edition, Enabled, Ldap, Mapping, Removal, Schedule};
+use crate::config::{ConfigError, Directory, Edition, Enabled, Ldap, LdapServer, Mapping, Removal, Schedule};
 use crate::schedule::Timetable;
 
 const MAX_URLS: usize = 8;
@@ -70,19 +70,12 @@ fn server(field: &str, url: &str) -> Checked {
     let refused = |problem: &str| {
         Err(value(field, format!("`{url}` {problem}"), "use ldaps://HOST[:PORT], or ldap://HOST[:PORT] for StartTLS"))
     };
-    let Some(rest) = url.strip_prefix("ldaps://").or_else(|| url.strip_prefix("ldap://")) else {
-        return refused("is no LDAP server");
-    };
-    let authority = rest.strip_suffix('/').unwrap_or(rest);
-    let (host, port) = match authority.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => match port.parse() {
-            Ok(port) => (host, port),
-            Err(_) => return refused("has no usable port"),
-        },
-        _ => (authority, 636),
-    };
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    host_and_port(field, bare, port).or_else(|_| refused("has no usable host or port"))
+    match LdapServer::parse(url) {
+        Ok(server) => {
+            host_and_port(field, &server.host, server.port).or_else(|_| refused("has no usable host or port"))
+        }
+        Err(problem) => refused(problem),
+    }
 }
 
 fn mapping(mapping: &Mapping) -> Checked {
