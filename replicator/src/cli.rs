@@ -10,14 +10,12 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use commpool_model::config::{Directory, LogConfig, LogFormat, PoolConfig};
+use commpool_model::config::{Directory, PoolConfig};
 use commpool_model::directory::{Outcome, RunResult};
+use commpool_process::{start_logs, stop_on_signal};
 use commpool_store::postgres::PostgresOptions;
 use commpool_store::{SqliteOptions, Store, system_clock};
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
 use crate::check::{self, Line};
 use crate::cycle::{self, Job};
@@ -229,35 +227,6 @@ fn write_metrics(run: &Run, outcome: &Outcome, seconds: f64) -> Result<(), Strin
     let new = path.with_extension("new");
     let written = std::fs::write(&new, report::metrics(outcome, seconds)).and_then(|()| std::fs::rename(&new, path));
     written.map_err(|error| format!("{}: {error}", path.display()))
-}
-
-fn start_logs(config: &LogConfig) {
-    let level = if config.level.is_empty() { "info" } else { &config.level };
-    let filter = EnvFilter::try_from_env("COMMPOOL_LOG")
-        .or_else(|_| EnvFilter::try_new(level))
-        .unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let _ = match config.format {
-        LogFormat::Json => lines.json().try_init(),
-        LogFormat::Text => {
-            lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).with_target(false).try_init()
-        }
-    };
-}
-
-/// Cancelled by SIGTERM or SIGINT.
-fn stop_on_signal() -> std::io::Result<CancellationToken> {
-    let stop = CancellationToken::new();
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let cancelled = stop.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        cancelled.cancel();
-    });
-    Ok(stop)
 }
 
 #[cfg(test)]

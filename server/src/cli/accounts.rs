@@ -4,6 +4,7 @@ use std::path::Path;
 
 use clap::Subcommand;
 use commpool_model::address::Address;
+use commpool_process::Reader;
 use commpool_store::Store;
 use commpool_store::ops::accounts::{Find, Page, Put, PutReply, State};
 use commpool_store::ops::{Outcome, credentials};
@@ -11,7 +12,7 @@ use commpool_store::ops::{Outcome, credentials};
 use super::configuration::open_store;
 use super::passwords::{self, From};
 use super::serve::runtime;
-use super::{Done, EXIT_DATA, EXIT_NOT_DONE, EXIT_USAGE, Failure};
+use super::{Done, EXIT_DATA, EXIT_NOT_DONE, EXIT_USAGE, Failure, print};
 
 /// Label of a user's own password.
 const MAIN: &str = "main";
@@ -147,17 +148,17 @@ async fn list(store: &Store, text: String, json: bool) -> Done {
             Outcome::AccountsFind(page) => page,
             other => return Err(unexpected(&other)),
         };
-        print_page(&page, json);
+        let reader = print(page_lines(&page, json))?;
         let last = page.accounts.last().map(|a| a.address.clone());
-        if !page.more || last.is_none() {
+        if !page.more || last.is_none() || reader == Reader::HasEnough {
             return Ok(());
         }
         find.after = last;
     }
 }
 
-fn print_page(page: &Page, json: bool) {
-    for account in &page.accounts {
+fn page_lines(page: &Page, json: bool) -> impl Iterator<Item = String> {
+    page.accounts.iter().map(move |account| {
         let state = match account.state {
             State::On => "on",
             State::Disabled => "disabled",
@@ -170,13 +171,13 @@ fn print_page(page: &Page, json: bool) {
                 "phone": account.card.phone, "title": account.card.title, "company": account.card.company,
                 "office": account.card.office,
             });
-            println!("{line}");
+            line.to_string()
         } else {
             let password = if account.has_password { "" } else { "  no password" };
             let origin = if account.managed { "  from the directory" } else { "" };
-            println!("{}  {state}  {}{origin}{password}", account.address, account.display_name);
+            format!("{}  {state}  {}{origin}{password}", account.address, account.display_name)
         }
-    }
+    })
 }
 
 pub(super) async fn call(store: &Store, operation: commpool_store::ops::Operation) -> Result<Outcome, Failure> {

@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use clap::Subcommand;
+use commpool_process::Reader;
 use commpool_store::ops::endpoints::{Find, Page};
 use commpool_store::ops::{Endpoint, Outcome, Transport};
 
 use super::accounts::{call, unexpected};
 use super::configuration::open_store;
 use super::serve::runtime;
-use super::{Done, EXIT_USAGE, Failure};
+use super::{Done, EXIT_USAGE, Failure, print};
 
 const PAGE: u32 = 500;
 
@@ -42,16 +43,18 @@ pub(super) fn run(path: &Path, command: &Command) -> Done {
                 Outcome::EndpointsFind(page) => page,
                 other => return Err(unexpected(&other)),
             };
-            for (address, endpoint) in &page.rows {
-                println!("{}", if *json { as_json(address, endpoint) } else { as_text(address, endpoint) });
-            }
+            let reader = print(page.rows.iter().map(|(address, endpoint)| line(address, endpoint, *json)))?;
             match page.rows.last() {
-                Some((_, last)) if page.more => find.after = Some(last.id),
+                Some((_, last)) if page.more && reader == Reader::Listens => find.after = Some(last.id),
                 _ => break,
             }
         }
         Ok(())
     })
+}
+
+fn line(address: &str, endpoint: &Endpoint, json: bool) -> String {
+    if json { as_json(address, endpoint) } else { as_text(address, endpoint) }
 }
 
 const fn transport(endpoint: &Endpoint) -> &'static str {

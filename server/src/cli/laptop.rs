@@ -13,13 +13,14 @@ use commpool_model::config::{
     Authentication, DigestAlgorithm, Drain, Edition, Listeners, LogConfig, Outward, Policy, PoolConfig, SqliteStore,
     StoreConfig, TlsFiles,
 };
+use commpool_process::{start_logs, stop_on_signal};
 use commpool_store::ops::Outcome;
 use commpool_store::ops::credentials;
 use commpool_store::{FolderLock, Store, lock_folder};
 use zeroize::Zeroizing;
 
 use super::accounts::{add, call, set_password};
-use super::serve::{boot_or_explain, explain, runtime, start_logs, stop_on_signal};
+use super::serve::{boot_or_explain, explain, runtime};
 use super::shown::Shown;
 use super::{Done, EXIT_ADDRESS, EXIT_DATA, EXIT_OTHER, EXIT_USAGE, Failure, passwords, several};
 use crate::pki::{self, Purpose};

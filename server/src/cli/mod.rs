@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use commpool_process::{Reader, print_lines};
 
 use crate::version;
 
@@ -114,6 +115,11 @@ impl From<anyhow::Error> for Failure {
 }
 
 type Done = Result<(), Failure>;
+
+/// Writes lines to standard output.
+fn print(lines: impl IntoIterator<Item = String>) -> Result<Reader, Failure> {
+    print_lines(lines).map_err(|e| Failure::new(EXIT_OTHER, format!("standard output: {e}")))
+}
 
 #[cfg(test)]
 mod tests {

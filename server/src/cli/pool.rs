@@ -9,7 +9,7 @@ use commpool_store::ops::front_ends::{List, State, Status};
 use super::accounts::{call, unexpected};
 use super::configuration::open_store;
 use super::serve::runtime;
-use super::{Done, EXIT_OTHER, Failure};
+use super::{Done, EXIT_OTHER, Failure, print};
 
 /// `pool …`
 #[derive(Subcommand, Debug)]
@@ -30,9 +30,8 @@ pub(super) fn run(path: &Path, command: &Command) -> Done {
         other => return Err(unexpected(&other)),
     };
     let alive = listed.front_ends.iter().filter(|f| f.dead_ms.is_none()).count();
-    for status in &listed.front_ends {
-        println!("{}", if *json { as_json(status) } else { as_text(status, alive.saturating_sub(1)) });
-    }
+    let line = |status: &Status| if *json { as_json(status) } else { as_text(status, alive.saturating_sub(1)) };
+    print(listed.front_ends.iter().map(line))?;
     if alive == 0 {
         return Err(Failure::new(
             EXIT_OTHER,

@@ -2,12 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use commpool_model::config::{LogConfig, LogFormat, PoolConfig};
+use commpool_model::config::PoolConfig;
+use commpool_process::{start_logs, stop_on_signal};
 use commpool_store::postgres::{self, Logins, PostgresOptions};
 use commpool_store::{Report, StoreError};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
 use super::configuration::load;
 use super::{Done, EXIT_ADDRESS, EXIT_CONFIG, EXIT_DATA, EXIT_OTHER, Failure};
@@ -69,36 +67,6 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .enable_all()
         .build()
         .map_err(|e| Failure::new(EXIT_OTHER, format!("the runtime does not start: {e}")))
-}
-
-pub(super) fn start_logs(config: &LogConfig) {
-    let level = if config.level.is_empty() { "info" } else { &config.level };
-    let filter = EnvFilter::try_from_env("COMMPOOL_LOG")
-        .or_else(|_| EnvFilter::try_new(level))
-        .unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let started = match config.format {
-        LogFormat::Json => lines.json().try_init(),
-        LogFormat::Text => {
-            lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).with_target(false).try_init()
-        }
-    };
-    debug_assert!(started.is_ok(), "logs are started once");
-}
-
-/// Cancelled by SIGTERM or SIGINT.
-pub(super) fn stop_on_signal() -> std::io::Result<CancellationToken> {
-    let stop = CancellationToken::new();
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let cancelled = stop.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        cancelled.cancel();
-    });
-    Ok(stop)
 }
 
 pub(super) fn boot_or_explain(config: PoolConfig, mend: &str) -> Result<Booted, Failure> {

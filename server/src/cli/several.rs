@@ -10,12 +10,13 @@ use commpool_model::config::{
     Drain, Edition, HostPort, Listeners, Outward, Peers, PoolConfig, PostgresStore, PostgresTls, PostgresTlsMode,
     StoreConfig,
 };
+use commpool_process::{start_logs, stop_on_signal};
 use commpool_store::Store;
 use commpool_store::postgres::{self, Caller, Login, Logins, PostgresOptions, Tls};
 use zeroize::Zeroizing;
 
 use super::laptop::{Known, MEND_ADDRESS, Plan, at, secret, yaml};
-use super::serve::{explain, runtime, start_logs, stop_on_signal};
+use super::serve::{explain, runtime};
 use super::shown::Shown;
 use super::{Done, EXIT_ADDRESS, EXIT_DATA, EXIT_OTHER, EXIT_USAGE, Failure, children};
 use crate::boot::BootError;
