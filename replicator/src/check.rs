@@ -146,6 +146,14 @@ impl Checker<'_> {
         let text =
             format!("{enabled} may sign in by their own entry, {disabled} are switched off, {unsaid} are not enabled");
         self.judge("enabled", enabled > 0, text);
+        if survey.veiled > 0 {
+            let text = format!(
+                "{} entries do not show userAccountControl: the account may not read it, or they are no accounts (set \
+                 mapping.enabled.accountControl to false, or use a narrower filter); none of them may sign in",
+                survey.veiled
+            );
+            self.say("enabled", Status::Failed, text);
+        }
         if !config.mapping.enabled.group.is_empty() {
             let group = shown(&config.mapping.enabled.group, 200);
             self.judge("group", members > 0, format!("{members} of the entries are members of `{group}`"));
@@ -161,9 +169,14 @@ impl Checker<'_> {
     }
 }
 
-/// Attributes that were asked for and never came. Of the two that may be the key one is enough.
+/// Attributes that were asked for and never came. Of the two that may be the key one is enough, and `objectGUID` need not
+/// be there where it is not the key.
 fn missing(config: &Directory, survey: &Survey) -> Vec<String> {
-    let is_key = |name: &str| config.mapping.key.is_empty() && matches!(name, "objectGUID" | "entryUUID");
+    let key = config.mapping.key.as_str();
+    let is_key = |name: &str| {
+        key.is_empty() && matches!(name, "objectGUID" | "entryUUID")
+            || name == "objectGUID" && !key.eq_ignore_ascii_case(name)
+    };
     let never = survey.attributes.iter().filter(|(name, count)| *count == 0 && !is_key(name));
     never.map(|(name, _)| name.clone()).collect()
 }

@@ -164,7 +164,7 @@ pub struct EnabledSpec {
     /// Boolean attribute that must be TRUE, such as msRTCSIP-UserEnabled; missing counts as FALSE. Default: no test.
     #[schemars(length(max = 256))]
     pub attribute: String,
-    /// Whether bit 2 of userAccountControl (account disabled) keeps a user out; missing counts as not set. Default: true.
+    /// Whether bit 2 of userAccountControl (account disabled) keeps a user out; in Active Directory a missing one does too. Default: true.
     pub account_control: bool,
     /// Distinguished name of a group whose members may sign in. Default: no test.
     #[schemars(length(max = 1024))]

@@ -55,6 +55,30 @@ async fn disabled_in_words_is_never_held() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_switch_that_cannot_be_read_brings_nobody_back() {
+    let pool = Pool::new();
+    let off = |n: u8| person(n, &format!("p{n}@example.com"), &[("userAccountControl", &["514"])]);
+    let all: Vec<Entry> = people(1..=3).into_iter().chain((4..=9).map(off)).collect();
+    pool.synced(&people(1..=9)).await;
+    assert_eq!(pool.synced(&all).await.counts.disabled, 6);
+    let before = pool.known().await;
+    let veiled = all.iter().cloned().map(|mut entry| {
+        entry.attributes.retain(|(name, _)| name != "useraccountcontrol");
+        entry
+    });
+    let veiled: Vec<Entry> = veiled.collect();
+    let mut few = all.clone();
+    few[8] = veiled[8].clone();
+    assert!(!pool.run(&list(few)).await.counts.any(), "one who is off, and does not say so any more, stays off");
+    // Those who are on lose the service, which the directory did not say of them: many are held.
+    pool.synced(&people(1..=9)).await;
+    let outcome = pool.run(&list(veiled)).await;
+    assert_eq!((outcome.result, outcome.counts.disabled), (RunResult::DeletionHeld, 9), "{outcome:?}");
+    assert_eq!(pool.known().await.len(), before.len());
+    assert!(pool.users().await.iter().all(|user| user.ends_with(" on")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn addresses_that_vanish_from_many_entries_are_held() {
     let pool = Pool::new();
     pool.synced(&people(1..=40)).await;

@@ -314,6 +314,12 @@ async fn check_tells_what_is_in_the_way() {
     let stub = Stub::new(Manner::default()).await;
     let (good, lines) = checked(&stub).await;
     assert!(!good && lines.last().unwrap().detail.ends_with("finds nobody"), "{lines:?}");
+    let mut veiled = people(1..=3);
+    veiled[1].attributes.retain(|(name, _)| name != "useraccountcontrol");
+    let veiled = Stub::new(Manner { entries: veiled, ..Manner::default() }).await;
+    let (good, lines) = checked(&veiled).await;
+    let failed: Vec<&Line> = lines.iter().filter(|line| line.status == Status::Failed).collect();
+    assert!(!good && failed.len() == 1 && failed[0].detail.starts_with("1 entries do not show"), "{lines:?}");
     let flawed = Stub::new(Manner { flaw: crate::pki::Flaw::Expired, ..Manner::default() }).await;
     let (good, lines) = checked(&flawed).await;
     assert!(!good && lines.len() == 1 && lines[0].detail.contains("has expired"), "{lines:?}");

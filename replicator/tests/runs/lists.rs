@@ -158,11 +158,14 @@ pub(crate) fn key(n: u8) -> Vec<u8> {
     vec![n; 16]
 }
 
-/// The n-th entry, with `mail` and these attributes.
+/// The n-th entry, with `mail` and these attributes; an account that is on, unless they say otherwise.
 pub(crate) fn person(n: u8, mail: &str, attributes: &[(&str, &[&str])]) -> Entry {
     let mut entry = Entry::new(&format!("CN=Person {n},DC=example,DC=com"), attributes);
     entry.add("objectGUID", vec![key(n)]);
     entry.add("mail", vec![mail.as_bytes().to_vec()]);
+    if !entry.has("userAccountControl") {
+        entry.add("userAccountControl", vec![b"512".to_vec()]);
+    }
     entry
 }
 

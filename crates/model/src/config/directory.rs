@@ -159,7 +159,7 @@ impl Default for Mapping {
 pub struct Enabled {
     /// Boolean attribute that must be TRUE, such as `msRTCSIP-UserEnabled`; missing counts as FALSE. Empty: no test.
     pub attribute: String,
-    /// Whether bit 2 of `userAccountControl` (account disabled) keeps a user out; missing counts as not set.
+    /// Whether bit 2 of `userAccountControl` (account disabled) keeps a user out; in Active Directory a missing one does too.
     pub account_control: bool,
     /// Distinguished name of a group whose members may sign in. Empty: no test.
     pub group: String,
