@@ -64,8 +64,8 @@ impl Planned {
     pub fn why_held(&self) -> String {
         let Tally { losing, users, .. } = self.tally;
         format!(
-            "{losing} of {users} users would lose the service without the directory saying so of each: nothing was \
-             changed; if it is meant, set removal.releaseDigest to {}",
+            "{losing} of {users} users would lose the service without the directory saying so of each, or their passwords \
+             by another address: nothing was changed; if it is meant, set removal.releaseDigest to {}",
             self.tally.digest()
         )
     }

@@ -93,6 +93,30 @@ async fn addresses_that_vanish_from_many_entries_are_held() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn other_addresses_for_many_are_held() {
+    let primary = "msRTCSIP-PrimaryUserAddress";
+    let named = |n: u8| person(n, &format!("mail{n}@example.com"), &[(primary, &[&format!("sip:p{n}@example.com")])]);
+    let mut pool = Pool::new();
+    pool.synced(&(1..=40).map(named).collect::<Vec<_>>()).await;
+    // The account may not read the attribute any more: mail, which comes next, gives everybody another address.
+    let mut veiled: Vec<Entry> = (1..=40).map(named).collect();
+    veiled.iter_mut().for_each(|entry| entry.attributes.retain(|(name, _)| *name != primary.to_ascii_lowercase()));
+    let outcome = pool.run(&list(veiled.clone())).await;
+    assert_eq!((outcome.result, outcome.counts.changed), (RunResult::DeletionHeld, 40), "{outcome:?}");
+    assert!(outcome.message.contains("40 of 40 users"), "{outcome:?}");
+    assert!(pool.users().await.iter().all(|user| user.starts_with('p')));
+    pool.config.removal.release_digest = outcome.plan_digest;
+    let mut others = veiled.clone();
+    others[0] = person(1, "else@example.com", &[]);
+    assert_eq!(pool.run(&list(others)).await.result, RunResult::DeletionHeld, "that is another plan");
+    assert_eq!(pool.run(&list(veiled.clone())).await.result, RunResult::Synced);
+    // Some may be renamed on any day.
+    let few = veiled.iter().skip(5).cloned();
+    let few: Vec<Entry> = (1..=5).map(|n| person(n, &format!("new{n}@example.com"), &[])).chain(few).collect();
+    assert_eq!(pool.synced(&few).await.counts.changed, 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_sees_only_what_everybody_sees_takes_nobody_away() {
     let mut pool = Pool::new();
     pool.synced(&people(1..=3)).await;
