@@ -175,7 +175,8 @@ fn absent(key: Key128, known: &Known, policy: &Policy, now: Micros) -> Step {
     match known.purge_at {
         None => Step {
             change: Some(Change::Lapse { key, purge_at: now.plus_seconds(policy.grace) }),
-            loss: (known.state == State::On).then_some(Loss::Missing),
+            // Switched off or not: when the grace is over all that is his goes, and nothing asks again.
+            loss: Some(Loss::Missing),
             ..Step::nothing(Act::Lapse)
         },
         Some(due) if due <= now => Step { change: Some(Change::Remove { key }), ..Step::nothing(Act::Remove) },

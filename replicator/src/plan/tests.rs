@@ -63,7 +63,7 @@ fn one_user_through_his_life() {
         ("out of the group", case(entry(Unsaid), on(), Claim::Nobody), (Act::Disable, true)),
         ("address taken away", case(Some(found(1, None, Yes)), on(), Claim::Nobody), (Act::Disable, true)),
         ("not found", case(None, on(), Claim::Nobody), (Act::Lapse, true)),
-        ("off and not found", case(None, off(), Claim::Nobody), (Act::Lapse, false)),
+        ("off and not found", case(None, off(), Claim::Nobody), (Act::Lapse, true)),
         ("still not found", case(None, lapsed(NOW.0 + 1), Claim::Nobody), (Act::Keep, false)),
         ("grace over", case(None, lapsed(NOW.0), Claim::Nobody), (Act::Remove, false)),
         ("found again", case(entry(Yes), lapsed(NOW.0 - 1), Claim::Own), (Act::Return, false)),
@@ -321,7 +321,9 @@ proptest! {
             let was_on = case.known.as_ref().is_some_and(|known| known.state == State::On);
             let is_on = expected.get(&n).is_some_and(|(_, state, _)| *state == State::On);
             let said = case.found.as_ref().is_some_and(|found| found.enabled == Verdict::No);
-            let loses_service = was_on && !is_on && !said;
+            let missing = step.act == Act::Lapse;
+            let loses_service = missing || was_on && !is_on && !said;
+            prop_assert_eq!(step.loss == Some(Loss::Missing), missing);
             prop_assert_eq!(step.loss.is_some(), loses_service || step.drops_passwords);
             prop_assert_eq!(step.loss == Some(Loss::Renamed), step.drops_passwords && !loses_service);
             prop_assert_eq!(step.change.is_some(), !matches!(step.act, Act::Keep | Act::Ignore | Act::Refuse));

@@ -79,6 +79,21 @@ async fn a_switch_that_cannot_be_read_brings_nobody_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn many_missing_are_held_though_they_are_switched_off() {
+    let pool = Pool::new();
+    pool.synced(&people(1..=40)).await;
+    let off = |n: u8| person(n, &format!("p{n}@example.com"), &[("userAccountControl", &["514"])]);
+    let all: Vec<Entry> = people(1..=20).into_iter().chain((21..=40).map(off)).collect();
+    pool.synced(&all).await;
+    // Nothing is asked again when the grace is over, and with them goes what they could come back to.
+    let outcome = pool.run(&list(people(1..=20))).await;
+    assert_eq!((outcome.result, outcome.counts.missing), (RunResult::DeletionHeld, 20), "{outcome:?}");
+    pool.days(8);
+    assert_eq!(pool.run(&list(people(1..=20))).await.counts.removed, 0);
+    assert_eq!(pool.users().await.len(), 40);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn addresses_that_vanish_from_many_entries_are_held() {
     let pool = Pool::new();
     pool.synced(&people(1..=40)).await;
