@@ -259,8 +259,6 @@ pub struct Tally {
     pub losing: u64,
     /// Users known that were found at the last run.
     pub users: u64,
-    /// Whether the directory knows anybody who may sign in.
-    pub somebody: bool,
     losers: Sha256,
 }
 
@@ -295,7 +293,6 @@ impl Tally {
             }
         }
         self.users += u64::from(case.known.as_ref().is_some_and(|known| known.purge_at.is_none()));
-        self.somebody |= case.found.as_ref().is_some_and(|found| found.enabled == Verdict::Yes);
     }
 
     /// Counts a conflict.

@@ -44,7 +44,7 @@ pub enum RunResult {
     DirectoryUnavailable,
     /// The directory refuses the bind or the search: nothing was changed.
     DirectoryRefused,
-    /// The directory was not read to its end, or found nobody where there were users: nothing was changed.
+    /// The directory was not read to its end, or as if it had nobody: nothing was changed.
     ReadIncomplete,
     /// The store cannot be reached or refused: nothing was changed, or not known.
     StoreUnavailable,

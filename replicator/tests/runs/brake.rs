@@ -145,7 +145,10 @@ async fn who_sees_only_what_everybody_sees_takes_nobody_away() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_empty_answer_is_none() {
     let mut pool = Pool::new();
-    assert_eq!(pool.run(&List::default()).await.result, RunResult::Synced, "nobody was there before");
+    let outcome = pool.run(&List::default()).await;
+    // Whoever has just set this up must not be told that all is well.
+    assert_eq!((outcome.result, outcome.found), (RunResult::ReadIncomplete, 0));
+    assert!(outcome.message.contains("the filter finds nobody: nothing"), "{outcome:?}");
     pool.synced(&people(1..=2)).await;
     let outcome = pool.run(&List::default()).await;
     assert_eq!((outcome.result, outcome.plan_digest.as_str()), (RunResult::ReadIncomplete, ""));
@@ -153,6 +156,29 @@ async fn an_empty_answer_is_none() {
     pool.config.removal.max_percent = 100;
     assert_eq!(pool.run(&List::default()).await.result, RunResult::ReadIncomplete);
     assert_eq!(pool.users().await, ["p1 on", "p2 on"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_read_that_can_bring_nobody_is_none() {
+    let mut pool = Pool::new();
+    let without = |n| person(n, "", &[]);
+    let outcome = pool.run(&list((1..=3).map(without).collect())).await;
+    assert_eq!(outcome.result, RunResult::ReadIncomplete, "{outcome:?}");
+    assert!(outcome.message.contains("none of 3 entries has an address: the account"), "{outcome:?}");
+    let veiled = |n| person(n, &format!("p{n}@example.com"), &[("userAccountControl", &["?"])]);
+    let outcome = pool.run(&list((1..=3).map(veiled).collect())).await;
+    assert_eq!(outcome.result, RunResult::ReadIncomplete, "{outcome:?}");
+    assert!(outcome.message.contains("says whether it may sign in"), "{outcome:?}");
+    pool.config.mapping.enabled.group = "CN=Domain Users,DC=example,DC=com".to_owned();
+    let outcome = pool.run(&list(people(1..=3))).await;
+    assert_eq!(outcome.result, RunResult::ReadIncomplete, "{outcome:?}");
+    assert!(outcome.message.contains("is in the group: nothing was changed; a primary group"), "{outcome:?}");
+    let members = List { members: people(2..=2), ..list(people(1..=3)) };
+    assert_eq!((pool.run(&members).await.counts.added, pool.users().await), (1, vec!["p2 on".to_owned()]));
+    // All switched off is an answer: a class that has not begun.
+    let pool = Pool::new();
+    let off = |n| person(n, &format!("p{n}@example.com"), &[("userAccountControl", &["514"])]);
+    assert!(!pool.synced(&(1..=3).map(off).collect::<Vec<_>>()).await.counts.any());
 }
 
 #[tokio::test(flavor = "multi_thread")]
