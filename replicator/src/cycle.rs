@@ -178,7 +178,7 @@ impl Comparison {
 
     /// Decides about everybody.
     async fn plan(&self, mut visit: impl FnMut(&Case, &Step)) -> Result<Planned, Fault> {
-        let mut tally = Tally::default();
+        let mut tally = Tally::new(self.version);
         self.survey.named.iter().for_each(|line| tally.conflict(line.clone()));
         tally.counts.conflicts = self.survey.conflicts;
         let mut after = None;

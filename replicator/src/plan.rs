@@ -259,10 +259,17 @@ pub struct Tally {
     pub losing: u64,
     /// Users known that were found at the last run.
     pub users: u64,
+    /// Version of the source that the plan is for.
+    version: u64,
     losers: Sha256,
 }
 
 impl Tally {
+    /// Of a plan for this version of the source in the store.
+    pub fn new(version: u64) -> Self {
+        Self { version, ..Self::default() }
+    }
+
     /// Counts what is done about a user.
     pub fn add(&mut self, case: &Case, step: &Step) {
         let counts = &mut self.counts;
@@ -303,9 +310,10 @@ impl Tally {
         }
     }
 
-    /// Names those who lose something, with what they lose: the same for the same losses, whenever it is made.
+    /// Names those who lose something, with what they lose: the same for the same losses until anything is applied.
     pub fn digest(&self) -> String {
-        let hash = self.losers.clone().finalize();
+        let hash = Sha256::new().chain_update(self.version.to_be_bytes()).chain_update(self.losers.clone().finalize());
+        let hash = hash.finalize();
         hash.iter().take(8).map(|octet| format!("{octet:02x}")).collect()
     }
 

@@ -34,6 +34,12 @@ async fn too_many_missing_are_held_and_released_by_their_digest_alone() {
         assert_eq!((released.result, released.counts.missing), (RunResult::Synced, 9));
         assert_eq!(pool.users().await.iter().filter(|user| user.ends_with("lapsed")).count(), 9);
         assert!(!pool.run(&gone).await.counts.any());
+
+        // A release is used up: the same accident once more is held once more.
+        assert_eq!(pool.run(&list(people(1..=41))).await.counts.added, 9);
+        let again = pool.run(&gone).await;
+        assert_eq!((again.result, again.counts.missing), (RunResult::DeletionHeld, 9));
+        assert_ne!(again.plan_digest, held.plan_digest);
     }
 }
 
