@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use commpool_model::config::Directory;
 use commpool_model::directory::{Outcome, RunResult};
 use commpool_replicator::check::{Line, Status, check};
 use commpool_replicator::cycle;
 use commpool_replicator::entry::Entry;
 use tokio_util::sync::CancellationToken;
 
-use crate::lists::{Pool, people, plain};
+use crate::lists::{Pool, people, person, plain};
 use crate::stub::{Ask, Deed, Manner, PASSWORD, Script, Stub, done, entry, message};
 
 async fn run(pool: &Pool) -> Outcome {
@@ -284,9 +285,15 @@ async fn a_group_that_is_not_there_is_said_to_be_so() {
 }
 
 async fn checked(stub: &Stub) -> (bool, Vec<Line>) {
+    checked_with(stub, |_| ()).await
+}
+
+async fn checked_with(stub: &Stub, change: impl FnOnce(&mut Directory)) -> (bool, Vec<Line>) {
+    let mut config = stub.configuration();
+    change(&mut config);
     let mut lines = Vec::new();
     let domains = ["example.com".to_owned()];
-    let good = check(&stub.configuration(), &domains, None, |line| lines.push(line.clone())).await.unwrap();
+    let good = check(&config, &domains, None, |line| lines.push(line.clone())).await.unwrap();
     (good, lines)
 }
 
@@ -314,6 +321,20 @@ async fn check_tells_what_is_in_the_way() {
     let stub = Stub::new(Manner::default()).await;
     let (good, lines) = checked(&stub).await;
     assert!(!good && lines.last().unwrap().detail.ends_with("finds nobody"), "{lines:?}");
+    let off = |n| person(n, &format!("p{n}@example.com"), &[("userAccountControl", &["514"])]);
+    let elsewhere = |n| person(n, "", &[("msRTCSIP-PrimaryUserAddress", &["sip:a@elsewhere.example"])]);
+    for (entries, group, step) in [
+        ((1..=3).map(|n| person(n, "", &[])).collect(), "", "addresses"),
+        ((1..=3).map(elsewhere).collect(), "", "addresses"),
+        ((1..=3).map(off).collect(), "", "enabled"),
+        (people(1..=3), "CN=Domain Users,DC=example,DC=com", "group"),
+    ] {
+        let stub = Stub::new(Manner { entries, ..Manner::default() }).await;
+        let (good, lines) = checked_with(&stub, |config| config.mapping.enabled.group = group.to_owned()).await;
+        let failed: Vec<&str> =
+            lines.iter().filter(|line| line.status == Status::Failed).map(|line| line.step).collect();
+        assert_eq!((good, failed), (false, vec![step]), "{lines:?}");
+    }
     let mut veiled = people(1..=3);
     veiled[1].attributes.retain(|(name, _)| name != "useraccountcontrol");
     let veiled = Stub::new(Manner { entries: veiled, ..Manner::default() }).await;
