@@ -12,6 +12,7 @@ use commpool_harness::Workspace;
 use commpool_harness::directory::{Access, Directory, Kind, Place, Settings};
 use commpool_harness::postgres;
 use commpool_harness::process::{Process, Stream};
+use commpool_harness::wait;
 use commpool_model::directory::{Outcome, RunResult};
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
@@ -343,11 +344,24 @@ impl Replica {
         rows.into_iter().map(|row| user(&row)).collect()
     }
 
+    /// Waits until nobody is at the pool's database any more: what a replicator has left behind there is then done, and
+    /// counted, which PostgreSQL does for sure only at the end of a session.
+    ///
+    /// # Errors
+    /// When somebody stays.
+    pub fn deserted(&mut self) -> Result<()> {
+        let others = "select count(*) from pg_stat_activity where backend_type = 'client backend' and \
+                      datname = current_database() and pid <> pg_backend_pid()";
+        let pool = self.pool();
+        wait::until("the end of all sessions", PATIENCE, || Ok((pool.sql(others)?.trim() == "0").then_some(())))
+    }
+
     /// Rows written so far to all tables but the lease's, by PostgreSQL's own account.
     ///
     /// # Errors
     /// When it cannot be read.
     pub fn rows_written(&mut self) -> Result<u64> {
+        self.deserted()?;
         let sum = "select coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0) from pg_stat_user_tables \
                    where schemaname = 'commpool' and relname <> 'lease'";
         self.pool().sql(sum)?.trim().parse().context("no number")
