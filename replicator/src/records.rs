@@ -104,7 +104,8 @@ impl Records {
             });
             if earliest_end > latest_end + SLACK || earliest_end > patience {
                 let by = crate::text::shown(&by, 200);
-                let text = format!("another run is active: {by}, its lease has {} s left", left.as_millis().div_ceil(1000));
+                let text =
+                    format!("another run is active: {by}, its lease has {} s left", left.as_millis().div_ceil(1000));
                 return Err(Fault::new(Kind::Busy, text));
             }
             tokio::time::sleep(LOOK).await;
