@@ -59,7 +59,8 @@ pub struct Metrics {
     certificate: Gauge<f64, AtomicU64>,
     directory_runs: Family<Run, Counter>,
     directory_changes: Family<Change, Counter>,
-    directory_success: Gauge<f64, AtomicU64>,
+    /// Empty until a run has succeeded: a zero would look like a success in 1970.
+    directory_success: Family<(), Gauge<f64, AtomicU64>>,
 }
 
 impl Metrics {
@@ -152,7 +153,7 @@ impl Metrics {
             for (change, users) in outcome.counts.changes() {
                 self.directory_changes.get_or_create(&Change { change }).inc_by(users);
             }
-            self.directory_success.set(now.0 as f64 / 1e6);
+            self.directory_success.get_or_create(&()).set(now.0 as f64 / 1e6);
         }
     }
 
