@@ -127,7 +127,7 @@ async fn the_replicator_comes_after_the_schema() {
 
 #[tokio::test]
 async fn runs_that_do_not_come_are_missed() {
-    let mut world = world().await;
+    let world = world().await;
     ran(&world, "run", &outcome("Synced", 1), 0);
     world.settle().await;
     says(&world, "True", "Synced", "7 entries found");
