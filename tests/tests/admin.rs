@@ -356,6 +356,31 @@ async fn demo_users_keep_their_passwords() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_administrator_changed_of_demo_users_outlives_a_restart() -> Result<()> {
+    let mut server = Server::with(Setup { users: Vec::new(), ..Setup::default() })?;
+    server.secrets().add("password", "alice-has-her-own-31");
+    good(&with_password(&server, &["user", "passwd", "alice"], "alice-has-her-own-31")?)?;
+    good(&server.command(&["user", "disable", "bob"])?)?;
+    server.restart()?;
+    let [alice, bob] = server.ready().users.as_slice() else { anyhow::bail!("{:?}", server.ready().users) };
+    ensure!(alice.password.is_none() && !alice.disabled, "{alice:?}: a password that is not hers is shown");
+    ensure!(bob.password.is_some() && bob.disabled, "{bob:?}");
+    connect(&server, "alice", "alice-has-her-own-31", Transport::Tls).await?.sign_in().await?;
+    let bob = server.client("bob", Transport::Tcp).await?;
+    expect(bob.exchange(bob.register(600)).await?, 401)?;
+    server.finish()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_on_the_command_line_is_the_users_from_then_on() -> Result<()> {
+    let mut server = Server::start()?;
+    good(&with_password(&server, &["user", "passwd", "alice"], "alice-has-her-own-31")?)?;
+    server.restart()?;
+    server.signed_in("alice", Transport::Tcp).await?;
+    server.finish()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_domain_or_address_gets_another_certificate() -> Result<()> {
     let keep = tempfile::tempdir()?;
     let data = Some(keep.path().join("data"));

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::laptop::{Known, Plan, at};
+use super::laptop::{Plan, Ready, at};
 use super::several::FrontEnd;
 
 /// A run that serves.
@@ -16,7 +16,7 @@ pub(super) struct Shown<'a> {
     /// Configuration for commands beside it.
     pub(super) config: &'a Path,
     /// Its users.
-    pub(super) users: &'a [Known],
+    pub(super) users: &'a [Ready],
     /// Front ends of a pool with their process ids; none: Standard Edition.
     pub(super) front_ends: &'a [(FrontEnd, u32)],
 }
@@ -25,7 +25,6 @@ impl Shown<'_> {
     /// One line for programs.
     pub(super) fn json(&self) -> String {
         let first = self.plan.first();
-        let user = |user: &Known| json!({ "user": user.address.user(), "password": user.password.as_str() });
         let mut shown = json!({
             "domain": self.plan.domain,
             "addresses": {
@@ -34,7 +33,7 @@ impl Shown<'_> {
             },
             "ca": self.ca,
             "config": self.config,
-            "users": self.users.iter().map(user).collect::<Vec<_>>(),
+            "users": self.users.iter().map(user_as_json).collect::<Vec<_>>(),
         });
         if !self.front_ends.is_empty() {
             shown["frontEnds"] = self.front_ends.iter().map(|(one, pid)| as_json(one, *pid)).collect();
@@ -63,7 +62,7 @@ impl Shown<'_> {
         }
         println!("  CA        {}\n", self.ca.display());
         for user in self.users {
-            println!("  user {}  password {}", user.address.user(), user.password.as_str());
+            println!("  {}", user_line(user));
         }
         if plan.domain != "localhost" {
             println!(
@@ -87,6 +86,27 @@ impl Shown<'_> {
         println!("  root_ca={}", self.ca.display());
         println!("  or, without the CA: Transport TCP and <sip:{domain}:{port};transport=tcp>");
     }
+}
+
+/// `password` only where it is known, `disabled` only where it is true.
+fn user_as_json(user: &Ready) -> Value {
+    let mut shown = json!({ "user": user.address.user() });
+    if let Some(password) = &user.password {
+        shown["password"] = json!(password.as_str());
+    }
+    if user.disabled {
+        shown["disabled"] = json!(true);
+    }
+    shown
+}
+
+fn user_line(user: &Ready) -> String {
+    let password = user
+        .password
+        .as_ref()
+        .map_or_else(|| "password changed; not shown".to_owned(), |password| format!("password {}", password.as_str()));
+    let disabled = if user.disabled { "  (disabled)" } else { "" };
+    format!("user {}  {password}{disabled}", user.address.user())
 }
 
 fn as_json(one: &FrontEnd, pid: u32) -> Value {
