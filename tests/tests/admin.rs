@@ -5,6 +5,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use commpool_harness::process::{Process, Stream};
 use commpool_model::ids::Key128;
 use commpool_store::ops::accounts::State;
 use commpool_store::ops::directory::{Applied, Apply, Card, Change, LeaseKeep, LeaseTake, LeaseTaken, Stage};
@@ -378,6 +379,22 @@ async fn a_password_on_the_command_line_is_the_users_from_then_on() -> Result<()
     server.restart()?;
     server.signed_in("alice", Transport::Tcp).await?;
     server.finish()
+}
+
+#[test]
+fn the_next_step_that_is_printed_can_be_typed() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut command = Command::new(server::binary(&Setup::default())?);
+    command.args(["run", "--domain", server::DOMAIN, "--listen", &own_address().to_string()]);
+    command.arg("--data").arg(folder.path().join("a folder"));
+    let mut process = Process::start("server", folder.path(), &mut command)?;
+    let line = process.wait_for_line(Stream::Out, Duration::from_secs(60), |line| line.starts_with("More users: "))?;
+    let typed = line.trim_start_matches("More users: ").replace("NAME", "zoe");
+    let added = Command::new("sh").args(["-c", &typed]).env("PATH", "/usr/bin:/bin").output()?;
+    ensure!(good(&added)?.contains("zoe@"), "{typed}");
+    let (status, _) = process.stop(Duration::from_secs(5))?;
+    ensure!(status.success(), "{status}");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

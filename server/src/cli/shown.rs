@@ -1,6 +1,7 @@
 //! What a run tells about itself once it serves: for people, and as a line of JSON.
 
-use std::path::Path;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -57,7 +58,7 @@ impl Shown<'_> {
             println!("  udp, tcp  {address}\n  tls       {}", at(*address, 1));
         }
         match self.front_ends {
-            [] => println!("  health    http://{}/readyz", at(first, 2)),
+            [] => println!("  health    http://{}/readyz", reached_here(at(first, 2))),
             front_ends => front_ends.iter().for_each(|(one, pid)| print_front_end(one, *pid)),
         }
         println!("  CA        {}\n", self.ca.display());
@@ -65,14 +66,14 @@ impl Shown<'_> {
             println!("  {}", user_line(user));
         }
         if plan.domain != "localhost" {
-            println!(
-                "\nClients on this machine find the domain by this line in /etc/hosts:\n  {} {}",
-                first.ip(),
-                plan.domain
-            );
+            let (whose, address) = match first.ip() {
+                all if all.is_unspecified() => ("Clients", "ADDRESS-OF-THIS-MACHINE".to_owned()),
+                ip => ("Clients on this machine", ip.to_string()),
+            };
+            println!("\n{whose} find the domain by this line in /etc/hosts:\n  {address} {}", plan.domain);
         }
         self.print_linphone();
-        println!("\nMore users: commpool-server user add NAME --config {}", self.config.display());
+        println!("\nMore users: {} user add NAME --config {}", quoted(&this_program()), quoted(self.config));
         println!("Ctrl-C ends it.");
     }
 
@@ -109,6 +110,28 @@ fn user_line(user: &Ready) -> String {
     format!("user {}  {password}{disabled}", user.address.user())
 }
 
+/// This program as it is typed into a shell: it is seldom in the search path where `run` is of use.
+fn this_program() -> PathBuf {
+    std::env::current_exe().unwrap_or_else(|_| PathBuf::from("commpool-server"))
+}
+
+/// A path as one word of a shell.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+,:@%".contains(c);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
+/// An address as a client on this machine can use it: one that stands for all of them is no place to go.
+fn reached_here(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
 fn as_json(one: &FrontEnd, pid: u32) -> Value {
     json!({
         "udp": one.own.to_string(), "tcp": one.own.to_string(), "tls": at(one.own, 1).to_string(),
@@ -124,4 +147,24 @@ fn print_front_end(one: &FrontEnd, pid: u32) {
         at(one.own, 1),
         one.management
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_one_word_of_a_shell() {
+        assert_eq!(quoted(Path::new("/opt/commpool-0.1/bin")), "/opt/commpool-0.1/bin");
+        assert_eq!(quoted(Path::new("/home/me/My Files")), "'/home/me/My Files'");
+        assert_eq!(quoted(Path::new("/it's")), "'/it'\\''s'");
+    }
+
+    #[test]
+    fn a_wildcard_is_shown_as_loopback() {
+        let shown = |address: &str| reached_here(address.parse().unwrap()).to_string();
+        assert_eq!(shown("0.0.0.0:5062"), "127.0.0.1:5062");
+        assert_eq!(shown("[::]:5062"), "[::1]:5062");
+        assert_eq!(shown("192.0.2.1:5062"), "192.0.2.1:5062");
+    }
 }
