@@ -284,8 +284,16 @@ fn wrong_flags_and_configurations_are_refused_with_the_mend() -> Result<()> {
     let file = folder.path().join("config.yaml");
     let path = file.to_str().context("path")?;
     fails(&run(&["config", "check", path])?, EXIT_CONFIG, &[path])?;
-    let good_config = "pool: p\nsipDomains: [x.test]\nlisteners: {udp: ['127.0.0.1:5060']}\nkeyFile: /k\nstore: {sqlite: {folder: /d}}\n";
-    std::fs::write(&file, good_config)?;
+    let key = folder.path().join("pool.key");
+    let good_config = format!(
+        "pool: p\nsipDomains: [x.test]\nlisteners: {{udp: ['127.0.0.1:5060']}}\nkeyFile: {}\nstore: {{sqlite: {{folder: /d}}}}\n",
+        key.display()
+    );
+    std::fs::write(&file, &good_config)?;
+    fails(&run(&["config", "check", path])?, EXIT_CONFIG, &["keyFile", "pool.key"]).context("no key")?;
+    std::fs::write(&key, "too short")?;
+    fails(&run(&["config", "check", path])?, EXIT_CONFIG, &["keyFile", "pool.key", "32"]).context("a short key")?;
+    std::fs::write(&key, "k".repeat(32))?;
     good(&run(&["config", "check", path])?)?;
     for (wrong, words) in [
         (good_config.replace("pool: p", "pool: p\nsurprise: 1"), "surprise"),
