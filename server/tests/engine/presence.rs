@@ -65,6 +65,27 @@ pub(crate) fn basic(document: &Document) -> Option<Basic> {
 }
 
 #[test]
+fn what_is_watched_is_the_same_in_to_and_request_uri() {
+    let Two { mut pool, mut alice, bob: _ } = two();
+    pool.add_user("carol", "carol-password");
+    let headers = format!("Event: presence\r\nExpires: 600\r\nContact: {}\r\n", alice.contact);
+    // In a dialog only To names whom it is about: a refresh would watch Carol from then on.
+    for to in ["<sip:carol@example.com>", "<sip:bob@elsewhere.example>", "<tel:+123>"] {
+        let mut draft = alice.draft("SUBSCRIBE", "bob");
+        (draft.to, draft.headers) = (to.to_owned(), headers.clone());
+        assert_eq!(alice.ask(&mut pool, draft).status(), Some(403), "{to}");
+    }
+    assert!(told(&mut pool, &mut alice).is_empty());
+    for (number, to) in ["<sip:BOB@Example.COM>", "\"Bob\" <sips:bob@example.com:5061>"].into_iter().enumerate() {
+        let mut draft = alice.draft("SUBSCRIBE", "bob");
+        (draft.to, draft.headers) = (to.to_owned(), headers.clone());
+        draft.call_id = format!("spelled-{number}");
+        assert_eq!(alice.ask(&mut pool, draft).status(), Some(200), "{to}");
+        assert_eq!(told(&mut pool, &mut alice).len(), 1, "{to}");
+    }
+}
+
+#[test]
 fn a_watcher_is_told_at_once_and_at_every_change() {
     let Two { mut pool, mut alice, mut bob } = two();
     pool.calls.clear();
