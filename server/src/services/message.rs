@@ -44,12 +44,14 @@ fn check_routes(settings: &Settings, message: &Message) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The endpoints that get a request, or why none does. Somebody who denies it looks like somebody not signed in.
+/// The endpoints that get a request, or why none does. Somebody who denies it looks like somebody not signed in;
+/// nobody can deny it to himself.
 pub fn recipients(settings: &Settings, caller: &Caller, reply: route::Reply) -> Result<Vec<Endpoint>, Refusal> {
     let Some(target) = reply.found else { return Err(Refusal::status(404)) };
     let same_pool = caller.address.rsplit_once('@').is_some_and(|(_, domain)| settings.serves(domain));
     let verdict = acl::verdict(&target.aces, &caller.address, same_pool, settings.presence);
-    if target.state != State::On || verdict.communication == acl::Communication::Deny {
+    let denied = target.user != caller.user && verdict.communication == acl::Communication::Deny;
+    if target.state != State::On || denied {
         return Err(Refusal::status(480));
     }
     let alive: Vec<Endpoint> = target.endpoints.into_iter().filter(|e| e.lost_ms.is_none()).collect();

@@ -146,11 +146,12 @@ pub fn plan(
     }
 }
 
-/// Whether a watcher sees somebody's presence. Who may not sees him offline.
-pub fn visible(settings: &Settings, watcher: &str, state: State, aces: &[acl::Ace]) -> bool {
+/// Whether a watcher sees somebody's presence, both by their canonical addresses. Who may not sees him offline, whatever
+/// the reason; everybody sees himself.
+pub fn visible(settings: &Settings, watcher: &str, target: &str, state: State, aces: &[acl::Ace]) -> bool {
     let same_pool = watcher.rsplit_once('@').is_some_and(|(_, domain)| settings.serves(domain));
     let verdict = acl::verdict(aces, watcher, same_pool, settings.presence);
-    state == State::On && verdict.presence == acl::Presence::Allow
+    state == State::On && (watcher == target || verdict.presence == acl::Presence::Allow)
 }
 
 /// The 200 to a SUBSCRIBE.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use commpool_model::acl::Ace;
 use commpool_model::config::{
     Authentication, Edition, Listeners, LogConfig, Outward, Policy, PoolConfig, SqliteStore, StoreConfig,
 };
@@ -134,6 +135,15 @@ impl Pool {
     pub(crate) fn set_state(&mut self, name: &str, state: State) {
         let address = format!("{name}@{DOMAIN}");
         self.execute(Put::Change { address, state: Some(state), display_name: None }.into());
+    }
+
+    /// Replaces the access control entries of a user.
+    pub(crate) fn set_aces(&mut self, name: &str, aces: Vec<Ace>) {
+        let read = credentials::Request { address: format!("{name}@{DOMAIN}") };
+        let Outcome::Credentials(credentials::Reply { found: Some(login) }) = self.execute(read.into()) else {
+            panic!("no such user")
+        };
+        self.store.set_aces(login.user.id, aces);
     }
 
     /// A run of the replicator with these changes.

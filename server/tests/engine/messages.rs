@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use commpool_model::acl::{Ace, Right};
 use commpool_sip::header::HeaderName;
 
 use super::bench::Pool;
@@ -134,6 +135,21 @@ fn an_answer_counts_only_on_the_flow_its_request_went_out_on() {
     pool.send(bob.flow, std::str::from_utf8(&octets).unwrap());
     assert_eq!(pool.one(alice.flow).status(), Some(200));
     bob.answer_all(&mut pool, 200);
+}
+
+#[test]
+fn who_denies_messages_looks_away_and_still_reaches_himself() {
+    let Two { mut pool, mut alice, mut bob } = two();
+    for mask in ["", "example.com", "bob@example.com"] {
+        pool.set_aces("bob", vec![Ace { mask: mask.to_owned(), presence: Right::Unset, communication: Right::Deny }]);
+        let delivered = say(&mut pool, &mut bob, "bob", "a note to myself");
+        pool.put_back(bob.flow, delivered);
+        assert_eq!(bob.answer_all(&mut pool, 200).len(), 1, "{mask:?}");
+        assert_eq!(pool.one(bob.flow).status(), Some(200), "{mask:?}");
+    }
+    pool.set_aces("bob", vec![Ace { mask: String::new(), presence: Right::Unset, communication: Right::Deny }]);
+    assert_eq!(say(&mut pool, &mut alice, "bob", "hello")[0].status(), Some(480));
+    assert!(bob.answer_all(&mut pool, 200).is_empty());
 }
 
 #[test]
