@@ -58,6 +58,11 @@ pub fn recipients(settings: &Settings, caller: &Caller, reply: route::Reply) -> 
     if alive.is_empty() { Err(Refusal::status(480)) } else { Ok(alive) }
 }
 
+/// Whether a request may reach its endpoint over TLS only: it is for a `sips` URI (RFC 3261 §26.2.2, RFC 5630 §3.1).
+pub fn needs_tls(message: &Message) -> bool {
+    Uri::parse(message.request_uri()).is_ok_and(|uri| uri.is_sips())
+}
+
 /// Where a request goes, and for whom.
 #[derive(Clone, Copy, Debug)]
 pub struct Towards<'a> {

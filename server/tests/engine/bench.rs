@@ -171,9 +171,13 @@ impl Pool {
 
     /// A new connection from this address.
     pub(crate) fn connect(&mut self, remote: &str) -> Flow {
+        self.connect_over(Transport::Tcp, remote)
+    }
+
+    /// A new connection of this kind.
+    pub(crate) fn connect_over(&mut self, transport: Transport, remote: &str) -> Flow {
         self.next_serial += 1;
-        let info =
-            FlowInfo { transport: Transport::Tcp, local: listen(), remote: remote.parse().unwrap(), server_name: None };
+        let info = FlowInfo { transport, local: listen(), remote: remote.parse().unwrap(), server_name: None };
         self.engine.handle(self.now, Input::Opened { serial: self.next_serial, info });
         self.settle();
         Flow::Stream(self.next_serial)

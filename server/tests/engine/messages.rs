@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use commpool_model::acl::{Ace, Right};
 use commpool_sip::header::HeaderName;
+use commpool_store::ops::Transport;
 
 use super::bench::Pool;
 use super::client::Client;
@@ -150,6 +151,32 @@ fn who_denies_messages_looks_away_and_still_reaches_himself() {
     pool.set_aces("bob", vec![Ace { mask: String::new(), presence: Right::Unset, communication: Right::Deny }]);
     assert_eq!(say(&mut pool, &mut alice, "bob", "hello")[0].status(), Some(480));
     assert!(bob.answer_all(&mut pool, 200).is_empty());
+}
+
+#[test]
+fn what_is_for_a_sips_uri_goes_over_tls_only() {
+    let Two { mut pool, mut alice, mut bob } = two();
+    let udp = pool.udp("198.51.100.3:40000");
+    let mut by_udp = Client::new(udp, "bob", "bob-password", "udp");
+    by_udp.register(&mut pool, 60);
+    let secret = |pool: &mut Pool, alice: &mut Client| {
+        let mut draft = alice.draft("MESSAGE", "bob");
+        (draft.uri, draft.body) = ("sips:bob@example.com".to_owned(), "a secret".to_owned());
+        draft.headers = "Content-Type: text/plain\r\n".to_owned();
+        let challenge = alice.bare(pool, &draft);
+        draft.headers.push_str(&alice.credentials(&challenge, &draft, 1));
+        draft.branch.push('m');
+        pool.send(alice.flow, &draft.text());
+        pool.received(alice.flow)
+    };
+    assert_eq!(secret(&mut pool, &mut alice)[0].status(), Some(480), "no device has TLS");
+    let tls = pool.connect_over(Transport::Tls, "198.51.100.4:40000");
+    let mut by_tls = Client::new(tls, "bob", "bob-password", "tls");
+    by_tls.register(&mut pool, 600);
+    assert!(secret(&mut pool, &mut alice).is_empty());
+    assert_eq!(by_tls.answer_all(&mut pool, 200).len(), 1);
+    assert_eq!(pool.one(alice.flow).status(), Some(200));
+    assert!(bob.answer_all(&mut pool, 200).is_empty() && by_udp.answer_all(&mut pool, 200).is_empty());
 }
 
 #[test]
