@@ -29,6 +29,24 @@ fn endpoints(pool: &mut Pool) -> usize {
 }
 
 #[test]
+fn the_request_uri_of_a_register_is_where_its_client_was_told_to_go() {
+    let mut pool = Pool::new();
+    pool.add_user("alice", "alice-password");
+    let flow = pool.connect("198.51.100.1:40000");
+    let mut alice = Client::new(flow, "alice", "alice-password", "desk");
+    for uri in ["sip:example.com", "sip:192.0.2.1:5060;transport=tcp", "sip:203.0.113.7:30060", "sips:sip.example.com"]
+    {
+        let mut draft = alice.draft("REGISTER", "alice");
+        draft.uri = uri.to_owned();
+        draft.headers = format!("Contact: {};expires=600\r\n", alice.contact);
+        assert_eq!(alice.ask(&mut pool, draft).status(), Some(200), "{uri}");
+    }
+    let mut draft = alice.draft("REGISTER", "alice");
+    draft.to = "<sip:alice@elsewhere.example>".to_owned();
+    assert_eq!(alice.ask(&mut pool, draft).status(), Some(403), "whose bindings they are stands in To");
+}
+
+#[test]
 fn the_challenge_offers_sha256_before_md5_and_says_nothing_of_the_user() {
     let mut pool = pool();
     let mut client = alice(&mut pool, "desk");
