@@ -44,7 +44,7 @@ impl Engine {
             return self.refuse_unseen(now, &request, &Refusal::because(invalid.status, invalid.what));
         }
         match self.transactions.seen(&otid) {
-            Some(Received::Repeat(octets)) => return self.send(now, flow, octets),
+            Some(Received::Repeat { flow: first, response }) => return self.send(now, first, response),
             Some(_) => return,
             None => {}
         }
@@ -141,7 +141,7 @@ impl Engine {
                 self.refuse_unseen(now, request, &Refusal::later("Too Many Requests"));
                 false
             }
-            Received::Absorbed | Received::Repeat(_) => false,
+            Received::Absorbed | Received::Repeat { .. } => false,
         }
     }
 

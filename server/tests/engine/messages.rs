@@ -180,6 +180,26 @@ fn what_is_for_a_sips_uri_goes_over_tls_only() {
 }
 
 #[test]
+fn a_copy_of_a_request_draws_its_answer_nowhere_else() {
+    let mut pool = Pool::new();
+    pool.add_user("alice", "alice-password");
+    let (own, elsewhere) = (pool.udp("198.51.100.1:40000"), pool.udp("203.0.113.1:40000"));
+    let mut alice = Client::new(own, "alice", "alice-password", "desk");
+    let mut draft = alice.draft("REGISTER", "alice");
+    draft.headers = format!("Contact: {};expires=60\r\n", alice.contact);
+    let challenge = alice.bare(&mut pool, &draft);
+    draft.headers.push_str(&alice.credentials(&challenge, &draft, 1));
+    draft.branch.push('r');
+    let answer = alice.bare(&mut pool, &draft);
+    assert_eq!(answer.status(), Some(200));
+    for flow in [own, elsewhere, pool.connect("203.0.113.1:40001")] {
+        pool.send(flow, &draft.text());
+        assert_eq!(pool.one(own).octets(), answer.octets(), "{flow:?}");
+        assert!(pool.received(elsewhere).is_empty() && pool.received(flow).is_empty(), "{flow:?}");
+    }
+}
+
+#[test]
 fn no_relay_to_elsewhere_no_loops_no_hops_left() {
     let Two { mut pool, mut alice, bob: _ } = two();
     let cases: [(&str, &str, u16); 4] = [

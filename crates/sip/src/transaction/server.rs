@@ -11,13 +11,18 @@ use crate::time::Moment;
 
 /// What a request turned out to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Received {
+pub enum Received<F> {
     /// A new transaction: work on it, then [`ServerTransactions::respond`].
     New,
     /// A retransmission of a request that is still being worked on: do nothing.
     Absorbed,
-    /// A retransmission of a request that has been answered: send this again, to where the request came from.
-    Repeat(Bytes),
+    /// A retransmission of a request that has been answered: send the answer again, to where the first copy came from.
+    Repeat {
+        /// The flow of the first copy.
+        flow: F,
+        /// The answer.
+        response: Bytes,
+    },
     /// The table is full: the request was not taken in; answer without a transaction.
     Full,
 }
@@ -79,10 +84,10 @@ impl<F: Copy + Ord> ServerTransactions<F> {
     }
 
     /// What a request with this identity would be, without taking it in: `None` for a new one.
-    pub fn seen(&self, otid: &Otid) -> Option<Received> {
+    pub fn seen(&self, otid: &Otid) -> Option<Received<F>> {
         self.entries.get(otid).map(|entry| match &entry.state {
             State::Answered(response) | State::Working { provisional: Some(response), .. } => {
-                Received::Repeat(response.clone())
+                Received::Repeat { flow: entry.flow, response: response.clone() }
             }
             State::Working { provisional: None, .. } => Received::Absorbed,
         })
@@ -101,9 +106,11 @@ impl<F: Copy + Ord> ServerTransactions<F> {
 
     /// Takes in a request that came over `flow`.
     ///
-    /// A retransmission over another flow than the first copy's is a retransmission all the same, but the response goes
-    /// to the first flow: who knows a request could otherwise draw its response to himself.
-    pub fn receive(&mut self, now: Moment, otid: Otid, flow: F, reliable: bool) -> Received {
+    /// A retransmission over another flow than the first copy's is a retransmission all the same, but every response
+    /// goes to the first flow: who has seen a request, as its recipient has, could otherwise draw its response to
+    /// himself, or over UDP to whomever he names as source. A client whose address changes between two copies loses no
+    /// more than it does by a lost datagram: it sends a new request.
+    pub fn receive(&mut self, now: Moment, otid: Otid, flow: F, reliable: bool) -> Received<F> {
         if let Some(seen) = self.seen(&otid) {
             return seen;
         }
