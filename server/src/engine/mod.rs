@@ -52,7 +52,7 @@ use crate::metrics::Metrics;
 use crate::peers::frame::Frame;
 use crate::settings::{PoolName, Settings, info_of};
 
-/// Most open server transactions.
+/// Most server transactions: those that wait for an answer, and beside them as many answered ones as there is room for.
 const MAX_TRANSACTIONS: usize = 100_000;
 /// Most nonces whose use is remembered.
 const MAX_NONCES: usize = 200_000;

@@ -124,6 +124,22 @@ fn a_full_table_says_so_and_challenges_need_no_place() {
     assert_eq!(table.receive(at(0), otid(3), 7, false), Received::New);
 }
 
+#[test]
+fn answered_ones_give_way_when_the_table_is_full() {
+    let mut table = ServerTransactions::new(3);
+    for number in 1..=3 {
+        table.receive(at(0), otid(number), 7, false);
+    }
+    table.respond(at(10), &otid(2), ok(), true);
+    table.respond(at(20), &otid(1), ok(), true);
+    assert_eq!(table.receive(at(30), otid(4), 7, false), Received::New);
+    assert_eq!(table.seen(&otid(2)), None, "answered longest ago");
+    assert_eq!(table.seen(&otid(1)), Some(Received::Repeat { flow: 7, response: ok() }));
+    assert_eq!(table.receive(at(40), otid(5), 7, false), Received::New);
+    assert_eq!(table.receive(at(50), otid(6), 7, false), Received::Full, "work that was begun is not forgotten");
+    assert_eq!((table.len(), table.open()), (3, 3));
+}
+
 /// What happens to the table.
 #[derive(Clone, Debug)]
 enum Step {
@@ -209,8 +225,13 @@ fn plain_receive(
         Some(entry) if entry.answered.is_some() => Received::Repeat { flow: entry.flow, response: ok() },
         Some(entry) if entry.provisional => Received::Repeat { flow: entry.flow, response: trying() },
         Some(_) => Received::Absorbed,
-        None if model.len() >= room => Received::Full,
+        None if model.len() >= room && model.iter().all(|entry| entry.answered.is_none()) => Received::Full,
         None => {
+            if model.len() >= room {
+                let answered = model.iter().filter_map(|entry| Some((entry.answered?, entry.otid)));
+                let oldest = answered.min().map(|(_, otid)| otid);
+                model.retain(|entry| Some(entry.otid) != oldest);
+            }
             let (provisional, said_trying, said_overdue) = (false, false, false);
             let (begun, answered) = (now, None);
             model.push(Plain { otid, flow, reliable, begun, provisional, answered, said_trying, said_overdue });
@@ -260,6 +281,7 @@ proptest! {
             prop_assert!(table.timers.held() <= most_held(table.len()), "deadlines leak");
         }
         table.due(now + Duration::from_secs(70));
-        prop_assert!(table.is_empty() && table.reliable.is_empty() && table.timers.held() == 0 && table.open() == 0);
+        prop_assert!(table.is_empty() && table.reliable.is_empty() && table.answered.is_empty());
+        prop_assert!(table.timers.held() == 0 && table.open() == 0);
     }
 }
