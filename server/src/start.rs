@@ -18,7 +18,7 @@ use crate::clock;
 use crate::engine::{Engine, Input, Pace, Start};
 use crate::management::Management;
 use crate::metrics::Metrics;
-use crate::peers::identity::PeerIdentity;
+use crate::peers::identity::CurrentPeer;
 use crate::peers::links::{Incoming, Links, Own};
 use crate::settings::Settings;
 use crate::version;
@@ -36,7 +36,7 @@ pub struct PeerSide {
     /// The address they dial.
     pub address: String,
     /// Certificate, key, authority.
-    pub identity: Arc<PeerIdentity>,
+    pub identity: CurrentPeer,
 }
 
 /// Starts incarnations.
