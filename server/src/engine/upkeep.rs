@@ -278,7 +278,7 @@ impl Engine {
         let wait = if changed.more { Duration::ZERO } else { ACCOUNTS };
         self.timers.set(Due::Accounts, now + wait);
         for (address, user, state, stamp) in changed.accounts {
-            self.logins.forget(user, &address);
+            self.logins.forget(user, &address, stamp);
             let outdated = |flow: &Flow| {
                 self.flows.get(*flow).and_then(|s| s.users.get(&user)).is_some_and(|known| *known != stamp)
             };

@@ -42,6 +42,9 @@ pub(crate) struct Pool {
     /// Store calls of these names fail while set.
     pub(crate) fail: Vec<&'static str>,
     held: Vec<(u64, Operation)>,
+    /// Store calls of these names are carried out, and their answers are on the way until told otherwise.
+    pub(crate) slow: Vec<&'static str>,
+    on_the_way: Vec<(u64, Outcome)>,
     next_serial: u32,
 }
 
@@ -107,6 +110,8 @@ impl Pool {
             hold_store: false,
             fail: Vec::new(),
             held: Vec::new(),
+            slow: Vec::new(),
+            on_the_way: Vec::new(),
             next_serial: 0,
         };
         pool.settle();
@@ -231,6 +236,17 @@ impl Pool {
         self.settle();
     }
 
+    /// Answers that were on the way arrive; how many.
+    pub(crate) fn arrive(&mut self) -> usize {
+        let arriving = std::mem::take(&mut self.on_the_way);
+        let count = arriving.len();
+        for (token, outcome) in arriving {
+            self.engine.handle(self.now, Input::Store { token, outcome: Ok(outcome) });
+        }
+        self.settle();
+        count
+    }
+
     fn answer(&mut self, token: u64, operation: Operation) {
         let outcome = self.execute(operation);
         self.engine.handle(self.now, Input::Store { token, outcome: Ok(outcome) });
@@ -259,6 +275,11 @@ impl Pool {
                     if self.fail.contains(&operation.name()) {
                         let outcome = Err(StoreError::Unavailable("a test".to_owned()));
                         self.engine.handle(self.now, Input::Store { token, outcome });
+                        continue;
+                    }
+                    if self.slow.contains(&operation.name()) {
+                        let outcome = self.execute(*operation);
+                        self.on_the_way.push((token, outcome));
                         continue;
                     }
                     if self.hold_store { self.held.push((token, *operation)) } else { self.answer(token, *operation) }
