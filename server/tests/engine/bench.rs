@@ -46,6 +46,8 @@ pub(crate) struct Pool {
     pub(crate) slow: Vec<&'static str>,
     on_the_way: Vec<(u64, Outcome)>,
     next_serial: u32,
+    /// Whether there may be other front ends.
+    shared: bool,
 }
 
 fn config() -> PoolConfig {
@@ -74,6 +76,15 @@ fn listen() -> SocketAddr {
 
 impl Pool {
     pub(crate) fn new() -> Self {
+        Self::with(false, Duration::from_secs(60))
+    }
+
+    /// A front end of a pool in which it is the only one, and which has so much time to leave.
+    pub(crate) fn shared(timeout: Duration) -> Self {
+        Self::with(true, timeout)
+    }
+
+    fn with(shared: bool, timeout: Duration) -> Self {
         let now = Moment::from_micros(1_000_000);
         let mut store = Memory::new();
         let start = front_ends::Start {
@@ -81,7 +92,7 @@ impl Pool {
             start_id: [1; 16],
             address: String::new(),
             build: "test".to_owned(),
-            alone: true,
+            alone: !shared,
         };
         let started = store.execute(Micros(EPOCH * 1_000_000), &[start.into()]);
         let Some(Outcome::FrontEndStart(started)) = started.into_iter().next() else { panic!("no incarnation") };
@@ -97,8 +108,8 @@ impl Pool {
             accounts: accounts.cursor,
             metrics: Arc::new(Metrics::default()),
             build: "test".to_owned(),
-            epoch: None,
-            pace: Pace { timeout: Duration::from_secs(60), flows_per_second: 50 },
+            epoch: shared.then_some(started.epoch),
+            pace: Pace { timeout, flows_per_second: 50 },
         });
         let mut pool = Self {
             engine,
@@ -113,6 +124,7 @@ impl Pool {
             slow: Vec::new(),
             on_the_way: Vec::new(),
             next_serial: 0,
+            shared,
         };
         pool.settle();
         pool
@@ -216,6 +228,17 @@ impl Pool {
         self.engine.gauges()
     }
 
+    /// Tells it to end.
+    pub(crate) fn drain(&mut self) {
+        self.engine.drain(self.now);
+        self.settle();
+    }
+
+    /// Whether it has finished leaving.
+    pub(crate) fn drained(&self) -> bool {
+        self.engine.drained()
+    }
+
     /// Lets time pass, with everything that falls due in it.
     pub(crate) fn pass(&mut self, time: Duration) {
         let until = self.now + time;
@@ -267,6 +290,7 @@ impl Pool {
                     self.closed.push(flow);
                     self.engine.handle(self.now, Input::Closed { flow });
                 }
+                Output::Directory(others) if self.shared => assert!(others.is_empty()),
                 Output::Frame { .. } | Output::Directory(_) | Output::Restart => {
                     panic!("a lone front end has no peers")
                 }

@@ -3,6 +3,7 @@
 mod bench;
 mod client;
 mod directory;
+mod leaving;
 mod logins;
 mod messages;
 mod presence;
