@@ -301,6 +301,25 @@ async fn it_is_not_there_at_the_start() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_that_is_tried_again_is_still_one_front_end() -> Result<()> {
+    let mut pool = Pool::prepare(Setup { front_ends: 1, ..Setup::default() })?;
+    // The incarnation is there when its start fails.
+    let right = "execute on function commpool_api_1.accounts_changed";
+    pool.sql(&format!("revoke {right} from commpool_server"))?;
+    pool.front_end_mut(0).launch()?;
+    wait::until("a third attempt", Duration::from_secs(30), || {
+        let attempts = pool.front_end(0).log().matches("does not serve yet").count();
+        Ok((attempts >= 3).then_some(()))
+    })?;
+    pool.sql(&format!("grant {right} to commpool_server"))?;
+    pool.front_end_mut(0).until_ready()?;
+    let alive = pool.sql("select count(*) from commpool.front_end where dead_since is null")?;
+    ensure!(alive.trim() == "1", "front ends that nobody runs: {alive}");
+    people_of_one(&pool).await?;
+    pool.finish()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn its_certificate_is_not_of_our_authority() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let authority = Authority::make(folder.path())?;
