@@ -201,7 +201,7 @@ impl Booted {
             settings: settings_out,
             heartbeat,
             metrics: Arc::clone(&metrics),
-            ready: Arc::clone(&management.ready),
+            management: Arc::clone(&management),
             finish: finish(&self.config),
             peers,
             links: started.links,

@@ -67,8 +67,12 @@ impl Engine {
         self.draining.begun() && !self.lease.shared()
     }
 
-    /// Whether new clients are welcome: own state only. Who leaves stays ready while nobody else could take them.
+    /// Whether new clients are welcome: own state only, not whether the store is there; but a build that the store has
+    /// left behind cannot serve them. Who leaves stays ready while nobody else could take them.
     pub fn ready(&self, now: Moment) -> bool {
+        if self.unfit().is_some() {
+            return false;
+        }
         match self.draining.begun {
             None => !self.draining.cut_off && (!self.lease.shared() || self.peers.joined()),
             Some(at) => now.since(at) < LISTEN || self.lease.shared() && !self.others_serve(),

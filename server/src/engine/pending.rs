@@ -166,7 +166,7 @@ impl Engine {
             }
             Pending::Swept => self.sweep_later(now),
             Pending::Accounts => self.ask_accounts_later(now),
-            Pending::Renew(sent) => self.not_renewed(now, sent),
+            Pending::Renew(sent) => self.not_renewed(now, sent, error),
             Pending::Adopt(adoption) => self.adopt_later(now, *adoption),
             Pending::Assert => self.timers.set(Due::Assert, now + ASSERT_AGAIN),
             Pending::Register(waiting) => self.not_registered(now, *waiting),

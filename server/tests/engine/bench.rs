@@ -41,6 +41,8 @@ pub(crate) struct Pool {
     pub(crate) hold_store: bool,
     /// Store calls of these names fail while set.
     pub(crate) fail: Vec<&'static str>,
+    /// How they fail.
+    pub(crate) failure: StoreError,
     held: Vec<(u64, Operation)>,
     /// Store calls of these names are carried out, and their answers are on the way until told otherwise.
     pub(crate) slow: Vec<&'static str>,
@@ -120,6 +122,7 @@ impl Pool {
             calls: Vec::new(),
             hold_store: false,
             fail: Vec::new(),
+            failure: StoreError::Unavailable("a test".to_owned()),
             held: Vec::new(),
             slow: Vec::new(),
             on_the_way: Vec::new(),
@@ -228,6 +231,11 @@ impl Pool {
         self.engine.gauges()
     }
 
+    /// Whether new clients are welcome, and why nobody is served.
+    pub(crate) fn ready(&self) -> (bool, Option<String>) {
+        (self.engine.ready(self.now), self.engine.unfit().map(ToString::to_string))
+    }
+
     /// Tells it to end.
     pub(crate) fn drain(&mut self) {
         self.engine.drain(self.now);
@@ -297,7 +305,7 @@ impl Pool {
                 Output::Store { token, operation } => {
                     self.calls.push(operation.name());
                     if self.fail.contains(&operation.name()) {
-                        let outcome = Err(StoreError::Unavailable("a test".to_owned()));
+                        let outcome = Err(self.failure.clone());
                         self.engine.handle(self.now, Input::Store { token, outcome });
                         continue;
                     }

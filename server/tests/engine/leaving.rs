@@ -1,7 +1,9 @@
-//! A front end that leaves: every flow is closed in time, evenly.
+//! A front end that leaves: every flow is closed in time, evenly; and one that cannot serve any more.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
+
+use commpool_store::StoreError;
 
 use super::bench::Pool;
 use super::client::Client;
@@ -73,4 +75,28 @@ fn who_comes_in_the_last_moment_is_sent_on_too() {
     pool.pass(SECOND);
     assert_eq!(pool.closed, [flow]);
     assert!(pool.drained());
+}
+
+#[test]
+fn a_build_that_the_store_has_left_behind_is_not_ready_and_says_why_until_a_renewal_succeeds() {
+    let mut pool = Pool::shared(Duration::from_secs(60));
+    pool.pass(SECOND);
+    assert_eq!(pool.ready(), (true, None));
+    // A store that is away is no reason.
+    pool.fail = vec!["renew"];
+    pool.pass(6 * SECOND);
+    assert_eq!(pool.ready(), (true, None));
+
+    let away = std::mem::replace(&mut pool.failure, StoreError::Schema { need: 4, found: 0 });
+    pool.pass(2 * SECOND);
+    let (ready, why) = pool.ready();
+    assert!(!ready && why.as_ref().is_some_and(|why| why.contains("migrate")), "{why:?}");
+    // Nor is it one to believe that all is well again.
+    pool.failure = away;
+    pool.pass(2 * SECOND);
+    assert_eq!(pool.ready(), (false, why));
+
+    pool.fail.clear();
+    pool.pass(2 * SECOND);
+    assert_eq!(pool.ready(), (true, None));
 }
