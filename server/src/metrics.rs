@@ -10,6 +10,10 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
+/// Of a metric that may be absent and stands alone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NoLabels {}
+
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Method {
     method: &'static str,
@@ -60,7 +64,8 @@ pub struct Metrics {
     peer_certificate: Gauge<f64, AtomicU64>,
     directory_runs: Family<Run, Counter>,
     directory_changes: Family<Change, Counter>,
-    directory_success: Gauge<f64, AtomicU64>,
+    /// Empty until a run has succeeded: a zero would look like a success in 1970.
+    directory_success: Family<NoLabels, Gauge<f64, AtomicU64>>,
 }
 
 impl Metrics {
@@ -159,7 +164,7 @@ impl Metrics {
             for (change, users) in outcome.counts.changes() {
                 self.directory_changes.get_or_create(&Change { change }).inc_by(users);
             }
-            self.directory_success.set(now.0 as f64 / 1e6);
+            self.directory_success.get_or_create(&NoLabels {}).set(now.0 as f64 / 1e6);
         }
     }
 
