@@ -229,7 +229,7 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    /// Closes so many flows by the pace; when each second's last one was closed, and how many had been by then.
+    /// Closes so many flows by the pace; of each step its time, and how many had been closed by then.
     fn closed(pace: Pace, mut left: usize, begun: Duration, over: Option<Duration>) -> Vec<(Duration, usize)> {
         let (all, mut now, mut closed) = (left, begun, Vec::new());
         while left > 0 {
