@@ -56,6 +56,7 @@ pub struct Metrics {
     store_failures: Counter,
     malformed: Counter,
     rejected: Counter,
+    withheld: Counter,
     peers_refused: Counter,
     flows: Family<Transport, Gauge>,
     endpoints: Gauge,
@@ -80,6 +81,11 @@ impl Metrics {
             "rejected_credentials",
             "Requests with credentials that do not verify",
             self.rejected.clone(),
+        );
+        registry.register(
+            "withheld_responses",
+            "Responses to strangers not sent, since over UDP they would amplify",
+            self.withheld.clone(),
         );
         registry.register(
             "peers_refused",
@@ -146,6 +152,11 @@ impl Metrics {
     /// Credentials did not verify.
     pub fn rejected(&self) {
         self.rejected.inc();
+    }
+
+    /// A response to a stranger was not sent, since it would amplify.
+    pub fn withheld(&self) {
+        self.withheld.inc();
     }
 
     /// Gauges: connections, UDP flows, endpoints, dialogs.

@@ -46,8 +46,8 @@ async fn one_command_on_a_laptop() -> Result<()> {
     };
     let mut people = Vec::new();
     for user in &ready.users {
-        let identity =
-            Identity { user: user.user.clone(), password: user.password.clone(), domain: ready.domain.clone() };
+        let password = user.password.clone().context("a password that is not shown")?;
+        let identity = Identity { user: user.user.clone(), password, domain: ready.domain.clone() };
         let person = Client::connect(&identity, &target, Device::Plain, &secrets).await?;
         person.sign_in().await?;
         people.push(person);
