@@ -28,6 +28,9 @@ const WAIT: Duration = Duration::from_secs(75);
 const LOOK: Duration = Duration::from_millis(500);
 /// A lease that ends so much later than it did has been kept: clocks do not run so unevenly.
 const SLACK: Duration = Duration::from_secs(1);
+/// A renewal seen so soon may have been sent by somebody who is dead by now, and have waited for a lock since. Shorter than
+/// [`KEEP`].
+const LAST_WORDS: Duration = Duration::from_secs(10);
 /// How long a store that is away is waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Between two attempts.
@@ -84,7 +87,7 @@ impl Records {
     /// Somebody else has it and is seen to keep it, or the store is away.
     pub async fn lease(&self, holder: &str) -> Result<Lease, Fault> {
         let take = LeaseTake { name: SOURCE.to_owned(), holder: holder.to_owned(), ttl_ms: LEASE_MS };
-        let patience = Instant::now() + WAIT;
+        let begun = Instant::now();
         let mut latest_end = None;
         loop {
             let asked = Instant::now();
@@ -98,11 +101,14 @@ impl Records {
             };
             // It was told between asking and now, so that it ends between these two.
             let earliest_end = asked + left;
-            let latest_end = *latest_end.get_or_insert_with(|| {
+            let known_end = *latest_end.get_or_insert_with(|| {
                 tracing::info!(by, ?left, "another run has the lease: waiting for its end");
                 Instant::now() + left
             });
-            if earliest_end > latest_end + SLACK || earliest_end > patience {
+            let kept = earliest_end > known_end + SLACK;
+            if kept && begun.elapsed() < LAST_WORDS {
+                latest_end = Some(Instant::now() + left);
+            } else if kept || earliest_end > begun + WAIT {
                 let by = crate::text::shown(&by, 200);
                 let text =
                     format!("another run is active: {by}, its lease has {} s left", left.as_millis().div_ceil(1000));
