@@ -215,9 +215,7 @@ impl Engine {
     }
 
     pub(super) fn start_flush(&mut self, now: Moment) {
-        if self.lease.shared() {
-            self.timers.set_if_absent(Due::FlushDialogs, now + FLUSH);
-        }
+        self.timers.set_if_absent(Due::FlushDialogs, now + FLUSH);
     }
 
     /// Lifetimes and numbers that changed since the last time.

@@ -1,7 +1,7 @@
 //! Endpoints as a whole: lost flows, sweeping, expiry, listing.
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, RangeInclusive};
 
 use commpool_model::ids::{EndpointId, Incarnation, Key128, Micros, UserId};
 
@@ -10,6 +10,21 @@ use super::register::{local, remove};
 use super::{Backend, Tables};
 use crate::ops::endpoints::{Expire, Find, FlowsLost, Marked, Page, SweepLost, Swept, TimerRows, Timers};
 use crate::rows::EndpointRow;
+
+/// Some users, from the first to the last.
+pub(crate) type Slice = RangeInclusive<UserId>;
+
+/// So many users are looked at in one sweep for what no timer removed. No index goes by time: it would cost every
+/// refresh more than these looks cost.
+const SLICE: u64 = 100;
+/// What is past its time is its owner's to remove for so long, seconds.
+const OWNERS_TURN: u64 = 60;
+
+/// The slice whose turn it is: any may be, by the last digits of the clock.
+fn slice(now: Micros, last: UserId) -> Slice {
+    let first = now.0 % (last.0 / SLICE + 1) * SLICE;
+    UserId(first)..=UserId(first + SLICE - 1)
+}
 
 /// Endpoints across users.
 pub(crate) trait Endpoints: Backend {
@@ -21,6 +36,8 @@ pub(crate) trait Endpoints: Backend {
     fn each_lost(&mut self, visit: Visit<'_, EndpointRow>) -> Result<(), Self::Error>;
     /// Visits endpoints of an incarnation that are not marked lost, by id.
     fn each_held(&mut self, fe: Incarnation, visit: Visit<'_, EndpointRow>) -> Result<(), Self::Error>;
+    /// Endpoints of these users past a time and not marked lost, by id.
+    fn overdue_endpoints(&mut self, users: Slice, past: Micros) -> Result<Vec<EndpointRow>, Self::Error>;
     /// Ids and expiries of endpoints, by id.
     fn endpoint_expiries(
         &mut self,
@@ -81,12 +98,24 @@ pub(crate) fn sweep_lost<T: Tables>(tables: &mut T, now: Micros, request: SweepL
     for fe in lives.dead() {
         tables.each_held(fe, &mut collect)?;
     }
+    let users = slice(now, tables.last_user()?);
+    let overdue = tables.overdue_endpoints(users.clone(), before(now, OWNERS_TURN))?;
+    for row in overdue.into_iter().filter(|row| lives.alive(row.flow.fe)).take(limit.saturating_sub(found)) {
+        found += 1;
+        due.entry(row.id.user()).or_default().0.push(row.id);
+    }
     let mut left = limit.saturating_sub(found);
     for fe in lives.dead() {
         left -= tables.forget_interest(fe, left)?.min(left);
         left -= tables.forget_subscriptions(fe, now, left)?.min(left);
     }
+    left -= tables.forget_overdue(users, now, left)?.min(left);
     Ok(Swept { more: left == 0, ..remove_due(tables, now, due)? })
+}
+
+/// The moment so many seconds ago.
+const fn before(now: Micros, seconds: u64) -> Micros {
+    Micros(now.0.saturating_sub(seconds * 1_000_000))
 }
 
 pub(crate) fn expire<T: Tables>(tables: &mut T, now: Micros, request: &Expire) -> Result<Swept, T::Error> {

@@ -7,7 +7,7 @@ use commpool_model::ids::{EndpointId, Incarnation, Key128, Micros, UserId};
 
 use super::Memory;
 use crate::engine::accounts::Visit;
-use crate::engine::endpoints::Endpoints;
+use crate::engine::endpoints::{Endpoints, Slice};
 use crate::rows::EndpointRow;
 
 fn after<Key>(key: Option<Key>) -> (Bound<Key>, Bound<Key>) {
@@ -35,6 +35,12 @@ impl Endpoints for Memory {
         let held = self.endpoints.values().filter(|row| row.flow.fe == fe && row.lost_at.is_none());
         let _all_or_enough = held.cloned().try_for_each(visit);
         Ok(())
+    }
+
+    fn overdue_endpoints(&mut self, users: Slice, past: Micros) -> Result<Vec<EndpointRow>, Infallible> {
+        let overdue =
+            |row: &&EndpointRow| users.contains(&row.id.user()) && row.lost_at.is_none() && row.expires_at <= past;
+        Ok(self.endpoints.values().filter(overdue).cloned().collect())
     }
 
     fn endpoint_expiries(

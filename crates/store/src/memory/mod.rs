@@ -72,6 +72,16 @@ impl Memory {
             .collect()
     }
 
+    /// How many rows there are of what ends by itself, by table.
+    pub fn soft_rows(&self) -> [(&'static str, usize); 4] {
+        [
+            ("endpoint", self.endpoints.len()),
+            ("publication", self.publications.len()),
+            ("interest", self.interest.len()),
+            ("subscription", self.subscriptions.len()),
+        ]
+    }
+
     /// Replaces the access control entries of a user; until contact lists write them, only tests do.
     pub fn set_aces(&mut self, user: UserId, aces: Vec<Ace>) {
         self.aces.retain(|(owner, _), _| *owner != user);

@@ -6,7 +6,7 @@ use super::register::{endpoint, endpoints};
 use super::tables::Transaction;
 use super::values::{Columns, bits, int};
 use crate::engine::accounts::Visit;
-use crate::engine::endpoints::Endpoints;
+use crate::engine::endpoints::{Endpoints, Slice};
 use crate::rows::EndpointRow;
 
 /// Key before every other where there is none to start after.
@@ -32,6 +32,13 @@ impl Endpoints for Transaction<'_> {
     fn each_held(&mut self, fe: Incarnation, visit: Visit<'_, EndpointRow>) -> rusqlite::Result<()> {
         let sql = endpoints!("where fe = ?1 and lost_at is null order by user_id, endpoint_id");
         self.visit(sql, [fe.0], endpoint, visit)
+    }
+
+    fn overdue_endpoints(&mut self, users: Slice, past: Micros) -> rusqlite::Result<Vec<EndpointRow>> {
+        let sql = endpoints!(
+            "where user_id between ?1 and ?2 and lost_at is null and expires_at <= ?3 order by user_id, endpoint_id"
+        );
+        self.all(sql, (int(users.start().0), int(users.end().0), int(past.0)), endpoint)
     }
 
     fn endpoint_expiries(

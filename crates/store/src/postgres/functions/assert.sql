@@ -103,7 +103,8 @@ begin
         case when h.expires = 0 or t.fe <> p_fe and (t.remote_cseq, t.cseq) > (h.remote_cseq, h.cseq) then 2
              when t.fe = p_fe and (t.remote_cseq, t.cseq) >= (h.remote_cseq, h.cseq) then 1
              when t.sub_id is null and 5000 <= (select count(*) from (
-                 select from commpool.subscription x where x.user_id = h.user_id limit 5000) x) then 2
+                 select from commpool.subscription x
+                 where x.user_id = h.user_id and x.expires_at > v_now limit 5000) x) then 2
              else 0 end::int2 order by h.n)
     into v_dialog
     from unnest(p_s_user, p_s_id, p_s_expires, p_s_remote_cseq, p_s_cseq) with ordinality
