@@ -22,7 +22,7 @@ mod store;
 
 pub use clock::{Clock, system_clock};
 pub use error::StoreError;
-pub use memory::{Memory, MemoryStore};
+pub use memory::{Memory, MemoryStore, SoftRows};
 pub use sqlite::{DATABASE_FILE, FolderLock, LockError, Report, SqliteOptions, SqliteStore, lock_folder, migrate};
 pub use stats::{OperationStats, Stats};
 pub use store::{Reply, Store};

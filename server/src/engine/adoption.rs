@@ -258,6 +258,7 @@ impl Engine {
         for call in calls {
             self.call(now, call, Pending::Assert);
         }
+        self.sweep_from(now);
     }
 
     /// What is newer elsewhere is no longer ours.

@@ -20,10 +20,10 @@ use commpool_server::settings::Settings;
 use commpool_sip::digest::{Algorithm, ha1};
 use commpool_sip::otid::PoolKey;
 use commpool_sip::time::Moment;
-use commpool_store::Memory;
 use commpool_store::ops::accounts::{ChangedSince, Put};
 use commpool_store::ops::credentials::{self, Verifier};
 use commpool_store::ops::{Class, Operation, Outcome, front_ends};
+use commpool_store::{Memory, SoftRows};
 
 use self::store::Outage;
 use crate::check::Check;
@@ -37,18 +37,61 @@ const EPOCH: u64 = 1_795_500_000;
 /// Something that happens at a time.
 #[derive(Debug)]
 enum Event {
-    Input { fe: usize, inc: Incarnation, input: Box<Input> },
-    Tick { fe: usize, inc: Incarnation },
-    Store { fe: usize, inc: Incarnation, token: u64, operation: Box<Operation> },
-    Connect { client: usize },
-    ToClient { client: usize, life: u64, octets: Bytes },
-    Closed { client: usize, life: u64 },
-    Wake { client: usize, timer: Timer },
-    StartFrontEnd { fe: usize },
-    LinkUp { from: usize, inc: Incarnation, to: Incarnation },
-    LinkDown { from: usize, inc: Incarnation, to: Incarnation },
-    Thaw { fe: usize },
-    Heal { a: usize, b: usize },
+    Input {
+        fe: usize,
+        inc: Incarnation,
+        input: Box<Input>,
+    },
+    Tick {
+        fe: usize,
+        inc: Incarnation,
+    },
+    Store {
+        fe: usize,
+        inc: Incarnation,
+        token: u64,
+        operation: Box<Operation>,
+    },
+    Connect {
+        client: usize,
+    },
+    ToClient {
+        client: usize,
+        life: u64,
+        octets: Bytes,
+    },
+    Closed {
+        client: usize,
+        life: u64,
+    },
+    Wake {
+        client: usize,
+        timer: Timer,
+    },
+    StartFrontEnd {
+        fe: usize,
+    },
+    LinkUp {
+        from: usize,
+        inc: Incarnation,
+        to: Incarnation,
+    },
+    LinkDown {
+        from: usize,
+        inc: Incarnation,
+        to: Incarnation,
+    },
+    Thaw {
+        fe: usize,
+    },
+    /// The database crashes and loses what came after these rows.
+    Crash {
+        kept: Box<SoftRows>,
+    },
+    Heal {
+        a: usize,
+        b: usize,
+    },
     Fault,
     Look,
 }
@@ -228,6 +271,11 @@ impl World {
         self.places.iter().filter_map(|place| place.engine.as_ref())
     }
 
+    /// What is left of everybody in the store, by table.
+    pub fn soft_rows(&self) -> [(&'static str, usize); 4] {
+        self.store.soft_rows()
+    }
+
     /// How many devices have a connection to the front end in a place.
     pub fn connections(&self, fe: usize) -> usize {
         self.places.get(fe).map_or(0, |place| place.connections.len())
@@ -265,6 +313,7 @@ impl World {
             Event::LinkUp { from, inc, to } => self.link_up(from, inc, to),
             Event::LinkDown { from, inc, to } => self.link_down(from, inc, to),
             Event::Thaw { fe } => self.thaw(fe),
+            Event::Crash { kept } => self.crash(*kept),
             Event::Heal { a, b } => self.heal(a, b),
             Event::Fault => self.fault(),
             Event::Look => self.look(),
