@@ -28,4 +28,4 @@ pub use stats::{OperationStats, Stats};
 pub use store::{Reply, Store};
 
 /// Version of the schema that this build reads and writes in Memory and SQLite.
-pub const SCHEMA: u32 = 4;
+pub const SCHEMA: u32 = 5;

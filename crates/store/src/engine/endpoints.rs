@@ -1,6 +1,6 @@
 //! Endpoints as a whole: lost flows, sweeping, expiry, listing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{ControlFlow, RangeInclusive};
 
 use commpool_model::ids::{EndpointId, Incarnation, Key128, Micros, UserId};
@@ -38,6 +38,15 @@ pub(crate) trait Endpoints: Backend {
     fn each_held(&mut self, fe: Incarnation, visit: Visit<'_, EndpointRow>) -> Result<(), Self::Error>;
     /// Endpoints of these users past a time and not marked lost, by id.
     fn overdue_endpoints(&mut self, users: Slice, past: Micros) -> Result<Vec<EndpointRow>, Self::Error>;
+    /// Up to `limit` publications last written through an incarnation and past their time, by key.
+    fn publications_left_by(
+        &mut self,
+        fe: Incarnation,
+        now: Micros,
+        limit: usize,
+    ) -> Result<Vec<(UserId, Key128)>, Self::Error>;
+    /// Publications of these users past a time, by key.
+    fn overdue_publications(&mut self, users: Slice, past: Micros) -> Result<Vec<(UserId, Key128)>, Self::Error>;
     /// Ids and expiries of endpoints, by id.
     fn endpoint_expiries(
         &mut self,
@@ -54,7 +63,7 @@ pub(crate) trait Endpoints: Backend {
     ) -> Result<Vec<(UserId, Key128, Micros)>, Self::Error>;
     /// How many endpoint rows name an incarnation.
     fn endpoints_at(&mut self, fe: Incarnation) -> Result<u64, Self::Error>;
-    /// Whether an endpoint, an interest or a dialog of this incarnation is left.
+    /// Whether an endpoint, a publication, an interest or a dialog of this incarnation is left.
     fn has_rows_of(&mut self, fe: Incarnation) -> Result<bool, Self::Error>;
 }
 
@@ -105,6 +114,15 @@ pub(crate) fn sweep_lost<T: Tables>(tables: &mut T, now: Micros, request: SweepL
         due.entry(row.id.user()).or_default().0.push(row.id);
     }
     let mut left = limit.saturating_sub(found);
+    let mut publications: BTreeSet<_> =
+        tables.overdue_publications(users.clone(), before(now, OWNERS_TURN))?.into_iter().collect();
+    for fe in lives.dead() {
+        publications.extend(tables.publications_left_by(fe, now, left)?);
+    }
+    for (user, id) in publications.into_iter().take(left) {
+        left -= 1;
+        due.entry(user).or_default().1.push(id);
+    }
     for fe in lives.dead() {
         left -= tables.forget_interest(fe, left)?.min(left);
         left -= tables.forget_subscriptions(fe, now, left)?.min(left);

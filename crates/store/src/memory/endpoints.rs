@@ -43,6 +43,22 @@ impl Endpoints for Memory {
         Ok(self.endpoints.values().filter(overdue).cloned().collect())
     }
 
+    fn publications_left_by(
+        &mut self,
+        fe: Incarnation,
+        now: Micros,
+        limit: usize,
+    ) -> Result<Vec<(UserId, Key128)>, Infallible> {
+        let left = self.publications.iter().filter(|(_, row)| row.fe == fe && row.expires_at <= now);
+        Ok(left.take(limit).map(|(key, _)| *key).collect())
+    }
+
+    fn overdue_publications(&mut self, users: Slice, past: Micros) -> Result<Vec<(UserId, Key128)>, Infallible> {
+        let overdue =
+            self.publications.iter().filter(|((user, _), row)| users.contains(user) && row.expires_at <= past);
+        Ok(overdue.map(|(key, _)| *key).collect())
+    }
+
     fn endpoint_expiries(
         &mut self,
         from: Option<EndpointId>,
@@ -71,6 +87,7 @@ impl Endpoints for Memory {
 
     fn has_rows_of(&mut self, fe: Incarnation) -> Result<bool, Infallible> {
         Ok(self.endpoints.values().any(|row| row.flow.fe == fe)
+            || self.publications.values().any(|row| row.fe == fe)
             || self.interest.keys().any(|(_, of)| *of == fe)
             || self.subscriptions.values().any(|row| row.fe == fe))
     }

@@ -22,8 +22,8 @@ pub enum Marked {
     Gone,
 }
 
-/// Remove what is lost for longer than its grace: 15 s, 35 s for a binding with `reg-id`, over UDP its lifetime; and of a
-/// hundred users, others each time, what is past its time and was removed by nobody.
+/// Remove what is lost for longer than its grace: 15 s, 35 s for a binding with `reg-id`, over UDP its lifetime; what
+/// dead front ends leave behind; and of a hundred users, others each time, what is past its time and was removed by nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SweepLost {
     /// Who asks.

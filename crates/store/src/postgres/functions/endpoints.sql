@@ -31,8 +31,8 @@ begin
 end $$;
 grant execute on function commpool_api_1.flows_lost to commpool_server;
 
--- Removes endpoints whose grace is over, longest lost first, then what dead front ends watched; and of some users what is
--- past its time and no timer removed. Answers a head (flag: more is due), unless the front end is dead, and what `remove`
+-- Removes endpoints whose grace is over, longest lost first, then what dead front ends leave behind: publications past
+-- their time, and what they watched; and of some users what is past its time and no timer removed. Answers a head (flag: more is due), unless the front end is dead, and what `remove`
 -- answers.
 create or replace function commpool_api_1.sweep_lost(p_fe int4, p_limit int4) returns setof commpool_api_1.fact
 language plpgsql security definer set search_path = pg_catalog, pg_temp
@@ -49,6 +49,8 @@ declare
     v_fe int4;
     v_forgotten int8;
     v_first int8;
+    v_pub_user int8[];
+    v_pub_id uuid[];
 begin
     perform commpool_api_1.enter(array[p_fe]);
     select l.live, l.dead, l.dead_at into v_live, v_dead, v_dead_at from commpool_api_1.lives() l;
@@ -88,6 +90,23 @@ begin
            array_agg(d.endpoint_id) filter (where d.place <= p_limit), p_limit - count(*)
     into v_user, v_id, v_left from due d;
     v_left := greatest(v_left, 0);
+    select array_agg(d.user_id), array_agg(d.pub_id), v_left - count(*) into v_pub_user, v_pub_id, v_left
+    from (select p.user_id, p.pub_id from commpool.publication p
+          where p.fe = any (v_dead) and p.expires_at <= v_now
+          union
+          select p.user_id, p.pub_id from commpool.publication p
+          where p.user_id between v_first and v_first + 99 and p.expires_at + 60000000 <= v_now
+          order by user_id, pub_id limit v_left) d;
+    -- Those that go with their endpoints too, so that all are locked in one order. Who refreshes one meanwhile keeps it.
+    select array_agg(d.user_id), array_agg(d.pub_id) into v_pub_user, v_pub_id
+    from (select p.user_id, p.pub_id from commpool.publication p
+          where p.user_id = any (v_pub_user || v_user)
+            and (p.expires_at <= v_now and exists (
+                     select from unnest(v_pub_user, v_pub_id) u(user_id, id) where u.user_id = p.user_id and u.id = p.pub_id)
+                 or exists (
+                     select from unnest(v_user, v_id) u(user_id, id)
+                     where u.user_id = p.user_id and u.id = p.endpoint_id))
+          order by p.user_id, p.pub_id for update) d;
     foreach v_fe in array v_dead loop
         exit when v_left = 0;
         -- Searched once: a plan that looks again for each row would find others under the limit.
@@ -122,7 +141,7 @@ begin
     return query
     select 1, 1::int2, null::int2, v_left = 0, null::int8, null::int8, n.* from commpool_api_1.nothing n;
     return query
-    select * from commpool_api_1.remove(v_user, v_id, '{}', '{}', v_now, v_live, v_dead, v_dead_at);
+    select * from commpool_api_1.remove(v_user, v_id, v_pub_user, v_pub_id, v_now, v_live, v_dead, v_dead_at);
 end $$;
 grant execute on function commpool_api_1.sweep_lost to commpool_server;
 
