@@ -31,6 +31,8 @@ pub(crate) trait Subscriptions: Backend {
     fn put_subscription(&mut self, row: &SubscriptionRow) -> Result<(), Self::Error>;
     /// Removes one.
     fn remove_subscription(&mut self, watcher: UserId, id: Key128) -> Result<(), Self::Error>;
+    /// Removes the dialogs of an endpoint, those of one owner left out.
+    fn forget_dialogs_at(&mut self, endpoint: EndpointId, but: Incarnation) -> Result<(), Self::Error>;
     /// Notes that a front end has a watcher of a user.
     fn add_interest(&mut self, user: UserId, fe: Incarnation, kind: Kind) -> Result<(), Self::Error>;
     /// Forgets it.

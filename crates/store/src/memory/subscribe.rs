@@ -48,6 +48,13 @@ impl Subscriptions for Memory {
         Ok(())
     }
 
+    fn forget_dialogs_at(&mut self, endpoint: EndpointId, but: Incarnation) -> Result<(), Infallible> {
+        self.forget(usize::MAX, |row| {
+            row.watcher == endpoint.user() && row.endpoint == Some(endpoint) && row.fe != but
+        });
+        Ok(())
+    }
+
     fn add_interest(&mut self, user: UserId, fe: Incarnation, kind: Kind) -> Result<(), Infallible> {
         *self.interest.entry((user, fe)).or_default() |= kind as u8;
         Ok(())

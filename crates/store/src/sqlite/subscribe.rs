@@ -113,6 +113,11 @@ impl Subscriptions for Transaction<'_> {
         self.execute(sql, (int(watcher.0), id.0)).map(drop)
     }
 
+    fn forget_dialogs_at(&mut self, endpoint: EndpointId, but: Incarnation) -> rusqlite::Result<()> {
+        let sql = "delete from subscription where user_id = ?1 and endpoint_id = ?2 and fe <> ?3";
+        self.execute(sql, (int(endpoint.user().0), bits(endpoint), but.0)).map(drop)
+    }
+
     fn add_interest(&mut self, user: UserId, fe: Incarnation, kind: Kind) -> rusqlite::Result<()> {
         let sql = "insert into interest (user_id, fe, kinds) values (?1, ?2, ?3)
                    on conflict (user_id, fe) do update set kinds = kinds | ?3 where kinds & ?3 = 0";
