@@ -49,6 +49,13 @@ pub(super) struct OnTheWay {
     adoptions: HashMap<EndpointId, Adoption>,
 }
 
+impl OnTheWay {
+    /// How many adoptions wait for the store.
+    pub(super) fn waiting(&self) -> usize {
+        self.adoptions.len()
+    }
+}
+
 impl Engine {
     /// An endpoint came here with its dialogs at another front end: they are owned here from now on.
     pub(super) fn adopt(&mut self, now: Moment, endpoint: EndpointId, flow: Flow, caller: &Caller, same_process: bool) {

@@ -64,6 +64,11 @@ impl Registrations {
         self.held.len()
     }
 
+    /// How many REGISTERs wait for the store.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     pub(super) fn flow(&self, endpoint: EndpointId) -> Option<Flow> {
         self.held.get(&endpoint).map(|h| h.flow)
     }

@@ -202,6 +202,9 @@ impl World {
                 if udp {
                     world.check.has_udp(user);
                 }
+                if device > 0 {
+                    world.check.has_many(user);
+                }
                 let at = world.now + rng.between(Duration::from_millis(100), Duration::from_secs(4));
                 world.at(at, Event::Connect { client: index });
             }
