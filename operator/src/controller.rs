@@ -19,7 +19,7 @@ use crate::build::Blocker;
 use crate::crd::{CommunicationsPool, ConditionType, PoolStatus, Reason};
 use crate::dereference::{self, Read};
 use crate::error::{Class, Error, namespace_ends};
-use crate::metrics::{self, Metrics};
+use crate::metrics::{self, Metrics, PoolState};
 use crate::names::MANAGER;
 use crate::pki::SystemEntropy;
 use crate::plan::{Decision, Op, Why, decide};
@@ -219,11 +219,26 @@ async fn carry_out(
     let outcome = apply::run(&context.client, &pool.namespace, ops).await?;
     let status = of_pool(pool, &decision, observed, &outcome, &read.status, read.metadata.generation, now);
     let reported = report(context, read, reference, &status, &outcome).await?;
-    let ready = changes(&PoolStatus::default(), &status).iter().any(|change| change.type_ == ConditionType::Ready);
-    context.metrics.pool(&pool.namespace, pool.names.pool(), ready, decision.certificate.not_after);
+    let state = PoolState { certificate_end: decision.certificate.not_after, ..state(&status) };
+    context.metrics.pool(&pool.namespace, pool.names.pool(), &state);
     let asks = observed.asked(pool).is_some();
     let next = next_look(context, reference, &decision, &outcome).min(if asks { ASKING } else { RESYNC });
     Ok(Done { changed: reported || !outcome.wrote.is_empty(), action: Action::requeue(next) })
+}
+
+/// What metrics tell of a status.
+fn state(status: &PoolStatus) -> PoolState {
+    let is = |type_: ConditionType| {
+        let condition = status.conditions.iter().find(|condition| condition.type_ == type_.as_str());
+        condition.map(|condition| condition.status == "True")
+    };
+    let success = status.directory_sync.as_ref().and_then(|directory| directory.last_success.as_ref());
+    PoolState {
+        ready: is(ConditionType::Ready).unwrap_or(false),
+        certificate_end: None,
+        directory_synced: is(ConditionType::DirectorySynced),
+        directory_success: success.map(|time| time.0.as_second()),
+    }
 }
 
 async fn refuse(
@@ -236,7 +251,7 @@ async fn refuse(
     let outcome = Outcome::refused(refusal);
     let changed = report(context, read, reference, &status, &outcome).await?;
     let (namespace, name) = (reference.namespace.as_deref().unwrap_or_default(), &reference.name);
-    context.metrics.pool(namespace, name, false, None);
+    context.metrics.pool(namespace, name, &PoolState { ready: false, ..state(&status) });
     Ok(Done { changed, action: Action::requeue(pause(context, reference)) })
 }
 

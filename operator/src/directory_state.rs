@@ -4,12 +4,15 @@
 //! follows from the status, and the status from what was there before and the newest run.
 
 use commpool_model::directory::{Counts, MAX_NAMED, Outcome, RunResult};
+use commpool_model::ids::Micros;
+use commpool_model::schedule::Timetable;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::build::directory::missing;
-use crate::build::replicator::{CONTAINER, RUN};
+use crate::build::replicator::{CONTAINER, RUN, RUN_SECONDS};
+use crate::crd::directory::DirectorySyncSpec;
 use crate::crd::{DirectorySyncStatus, Reason};
 use crate::front_end_state::Finding;
 use crate::names::Component;
@@ -44,6 +47,7 @@ pub fn directory(
     pool: &ValidatedPool,
     observed: &Observed,
     old: Option<&DirectorySyncStatus>,
+    now: Timestamp,
 ) -> Option<DirectoryState> {
     let spec = pool.spec.directory_sync.as_ref()?;
     let mut status = old.cloned().unwrap_or_default();
@@ -56,7 +60,7 @@ pub fn directory(
         let last = last(pool, &status).1;
         (Reason::Suspended, format!("directorySync.suspend is set; before: {last}"))
     } else {
-        trouble(pool, observed).unwrap_or_else(|| last(pool, &status))
+        trouble(pool, observed).or_else(|| overdue(pool, spec, &status, now)).unwrap_or_else(|| last(pool, &status))
     };
     Some(DirectoryState { finding, status })
 }
@@ -73,6 +77,29 @@ fn trouble(pool: &ValidatedPool, observed: &Observed) -> Option<Finding> {
     }
     let name = pool.names.replicator();
     Part { name: &name, kind: "CronJob", container: CONTAINER, claim: None, pods: vec![pod] }.trouble()
+}
+
+/// Two runs were due since the last one that is known, and even the longest would have ended since.
+fn overdue(
+    pool: &ValidatedPool,
+    spec: &DirectorySyncSpec,
+    status: &DirectorySyncStatus,
+    now: Timestamp,
+) -> Option<Finding> {
+    let last = status.last_attempt.as_ref()?.0;
+    let timetable = Timetable::new(&spec.schedule, spec.time_zone.as_deref()).ok()?;
+    let due = timetable.next_after(Micros(u64::try_from(last.as_microsecond()).ok()?))?;
+    let due_again = timetable.next_after(due)?;
+    let late = Micros(due_again.0.checked_add(u64::try_from(RUN_SECONDS).ok()? * 1_000_000)?);
+    if u64::try_from(now.as_microsecond()).ok()? <= late.0 {
+        return None;
+    }
+    let look = if pool.is_enterprise() {
+        format!("see the events of CronJob {} and of its Jobs", pool.names.replicator())
+    } else {
+        "see the log of the front end".into()
+    };
+    Some((Reason::Overdue, format!("no run has ended since {last:.0}, though two were due; {look}")))
 }
 
 fn newest(pool: &ValidatedPool, observed: &Observed) -> Option<Run> {

@@ -42,6 +42,19 @@ struct PoolLabels {
     pool: String,
 }
 
+/// What is told of a pool.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PoolState {
+    /// It serves as declared.
+    pub ready: bool,
+    /// End of the certificate that it shows, in seconds since 1970.
+    pub certificate_end: Option<i64>,
+    /// Its users are those of the directory; `None`: it has none.
+    pub directory_synced: Option<bool>,
+    /// End of the last run over the directory that succeeded, in seconds since 1970.
+    pub directory_success: Option<i64>,
+}
+
 /// All metrics.
 #[derive(Debug)]
 pub struct Metrics {
@@ -52,6 +65,8 @@ pub struct Metrics {
     duration: Histogram,
     ready: Family<PoolLabels, Gauge>,
     certificate_end: Family<PoolLabels, Gauge>,
+    directory_synced: Family<PoolLabels, Gauge>,
+    directory_success: Family<PoolLabels, Gauge>,
 }
 
 impl Metrics {
@@ -75,7 +90,29 @@ impl Metrics {
             "End of the certificate that a pool shows, in seconds since 1970",
             certificate_end.clone(),
         );
-        Self { registry, passes, failures, writes, duration, ready, certificate_end }
+        let directory_synced = Family::default();
+        registry.register(
+            "directory_synced",
+            "Whether the users of a pool with a directory are those of the directory",
+            directory_synced.clone(),
+        );
+        let directory_success = Family::default();
+        registry.register(
+            "directory_last_success_seconds",
+            "End of the last run over the directory that succeeded, in seconds since 1970",
+            directory_success.clone(),
+        );
+        Self {
+            registry,
+            passes,
+            failures,
+            writes,
+            duration,
+            ready,
+            certificate_end,
+            directory_synced,
+            directory_success,
+        }
     }
 
     /// Counts a pass.
@@ -95,20 +132,20 @@ impl Metrics {
     }
 
     /// Notes the state of a pool.
-    pub fn pool(&self, namespace: &str, pool: &str, ready: bool, certificate_end: Option<i64>) {
+    pub fn pool(&self, namespace: &str, pool: &str, state: &PoolState) {
         let labels = PoolLabels { namespace: namespace.to_owned(), pool: pool.to_owned() };
-        self.ready.get_or_create(&labels).set(i64::from(ready));
-        match certificate_end {
-            Some(end) => drop(self.certificate_end.get_or_create(&labels).set(end)),
-            None => drop(self.certificate_end.remove(&labels)),
-        }
+        set(&self.ready, &labels, Some(i64::from(state.ready)));
+        set(&self.certificate_end, &labels, state.certificate_end);
+        set(&self.directory_synced, &labels, state.directory_synced.map(i64::from));
+        set(&self.directory_success, &labels, state.directory_success);
     }
 
     /// Forgets a pool that is gone.
     pub fn forget(&self, namespace: &str, pool: &str) {
         let labels = PoolLabels { namespace: namespace.to_owned(), pool: pool.to_owned() };
-        self.ready.remove(&labels);
-        self.certificate_end.remove(&labels);
+        for family in [&self.ready, &self.certificate_end, &self.directory_synced, &self.directory_success] {
+            set(family, &labels, None);
+        }
     }
 
     /// All metrics as text.
@@ -122,6 +159,14 @@ impl Metrics {
     }
 }
 
+/// Sets the value of a pool, or takes its series away.
+fn set(family: &Family<PoolLabels, Gauge>, labels: &PoolLabels, value: Option<i64>) {
+    match value {
+        Some(value) => drop(family.get_or_create(labels).set(value)),
+        None => drop(family.remove(labels)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,12 +174,22 @@ mod tests {
     #[test]
     fn a_pool_that_is_gone_leaves_no_series() {
         let metrics = Metrics::new("1.2.3");
-        metrics.pool("chat", "demo", true, Some(7));
+        let directory =
+            PoolState { directory_synced: Some(true), directory_success: Some(1_795_500_000), ..PoolState::default() };
+        metrics.pool("chat", "demo", &PoolState { ready: true, certificate_end: Some(7), ..directory });
         metrics.pass(Result::Unchanged, Duration::from_millis(3));
         let text = metrics.text().unwrap();
         assert!(text.contains(r#"commpool_operator_pool_ready{namespace="chat",pool="demo"} 1"#), "{text}");
         assert!(text.contains(r#"commpool_operator_passes_total{result="Unchanged"} 1"#), "{text}");
         assert!(text.contains(r#"version="1.2.3""#), "{text}");
+        for series in ["directory_synced", "directory_last_success_seconds"] {
+            assert!(
+                text.contains(&format!("commpool_operator_{series}{{namespace=\"chat\",pool=\"demo\"}}")),
+                "{text}"
+            );
+        }
+        metrics.pool("chat", "demo", &PoolState::default());
+        assert!(!metrics.text().unwrap().contains("directory_synced{"), "the directory was taken away");
         metrics.forget("chat", "demo");
         assert!(!metrics.text().unwrap().contains("demo"));
     }

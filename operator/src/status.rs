@@ -76,7 +76,7 @@ pub fn of_pool(
     problems.extend((vip.0 != Reason::Reachable).then(|| vip.clone()));
     problems.extend(unseen(outcome, old, generation));
     // no part of the verdict: who is in the pool is served, whatever becomes of the directory
-    let directory = directory(pool, observed, old.directory_sync.as_ref());
+    let directory = directory(pool, observed, old.directory_sync.as_ref(), now);
     let ready_message = format!("{}; {}", vip.1, front_end.1);
     let mut conditions = Conditions { old: &old.conditions, generation, now, new: Vec::new() };
     conditions.verdict(problems, ready_message);

@@ -139,7 +139,8 @@ fn peer_side(peers: &Peers) -> Result<PeerSide, BootError> {
     Ok(PeerSide { listener, address, identity })
 }
 
-fn pool_key(path: &Path) -> Result<PoolKey, BootError> {
+/// The pool's secret in a file.
+pub(crate) fn pool_key(path: &Path) -> Result<PoolKey, BootError> {
     let fail = |why: String| BootError::Key(path.to_owned(), why);
     let octets = std::fs::read(path).map_err(|e| fail(format!("{e}; give a file with at least 32 random octets")))?;
     PoolKey::from_octets(&octets).map_err(|e| fail(format!("{e}; give at least 32 random octets")))

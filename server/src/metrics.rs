@@ -10,6 +10,10 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
+/// Of a metric that may be absent and stands alone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NoLabels {}
+
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Method {
     method: &'static str,
@@ -52,6 +56,7 @@ pub struct Metrics {
     store_failures: Counter,
     malformed: Counter,
     rejected: Counter,
+    withheld: Counter,
     peers_refused: Counter,
     flows: Family<Transport, Gauge>,
     endpoints: Gauge,
@@ -59,7 +64,8 @@ pub struct Metrics {
     certificate: Gauge<f64, AtomicU64>,
     directory_runs: Family<Run, Counter>,
     directory_changes: Family<Change, Counter>,
-    directory_success: Gauge<f64, AtomicU64>,
+    /// Empty until a run has succeeded: a zero would look like a success in 1970.
+    directory_success: Family<NoLabels, Gauge<f64, AtomicU64>>,
 }
 
 impl Metrics {
@@ -74,6 +80,11 @@ impl Metrics {
             "rejected_credentials",
             "Requests with credentials that do not verify",
             self.rejected.clone(),
+        );
+        registry.register(
+            "withheld_responses",
+            "Responses to strangers not sent, since over UDP they would amplify",
+            self.withheld.clone(),
         );
         registry.register(
             "peers_refused",
@@ -136,6 +147,11 @@ impl Metrics {
         self.rejected.inc();
     }
 
+    /// A response to a stranger was not sent, since it would amplify.
+    pub fn withheld(&self) {
+        self.withheld.inc();
+    }
+
     /// Gauges: connections, UDP flows, endpoints, dialogs.
     pub fn gauges(&self, [streams, udp, endpoints, dialogs]: [usize; 4]) {
         let set = |transport, n: usize| self.flows.get_or_create(&Transport { transport }).set(n as i64);
@@ -152,7 +168,7 @@ impl Metrics {
             for (change, users) in outcome.counts.changes() {
                 self.directory_changes.get_or_create(&Change { change }).inc_by(users);
             }
-            self.directory_success.set(now.0 as f64 / 1e6);
+            self.directory_success.get_or_create(&NoLabels {}).set(now.0 as f64 / 1e6);
         }
     }
 

@@ -3,11 +3,19 @@
 use std::fs;
 use std::net::SocketAddr;
 
-/// `program (pid 123)` of the process that holds a local port, where /proc tells.
+/// A process whose descriptors we may not read: another user's, or in another namespace.
+const HIDDEN: &str = "a process that only root can name (ss -lnp)";
+
+/// `program (pid 123)` of the process that holds a local port, where /proc tells; of one that /proc hides, that it does.
 pub fn holder(transport: &str, address: SocketAddr) -> Option<String> {
     let protocol = if transport == "udp" { "udp" } else { "tcp" };
     let inode =
         ["", "6"].iter().find_map(|family| inode(&format!("/proc/net/{protocol}{family}"), protocol, address))?;
+    Some(process(&inode).unwrap_or_else(|| HIDDEN.to_owned()))
+}
+
+/// The process that has a socket open.
+fn process(inode: &str) -> Option<String> {
     let wanted = format!("socket:[{inode}]");
     let processes = fs::read_dir("/proc").ok()?.flatten();
     let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
@@ -16,7 +24,8 @@ pub fn holder(transport: &str, address: SocketAddr) -> Option<String> {
     Some(format!("{} (pid {pid})", name.trim()))
 }
 
-/// Inode of the socket bound to that port, on this address or all of them.
+/// Inode of a socket that keeps others from that port on this address: one on the address itself or on all of them, or
+/// any one where it is all of them that are wanted.
 fn inode(table: &str, protocol: &str, address: SocketAddr) -> Option<String> {
     let text = fs::read_to_string(table).ok()?;
     text.lines().skip(1).find_map(|line| {
@@ -25,7 +34,8 @@ fn inode(table: &str, protocol: &str, address: SocketAddr) -> Option<String> {
         let state = fields.nth(1)?;
         let listens = protocol == "udp" || state == "0A";
         let same_port = u16::from_str_radix(port, 16) == Ok(address.port());
-        let same_host = host.bytes().all(|b| b == b'0') || host == hex(address);
+        let all = |host: &str| host.bytes().all(|b| b == b'0');
+        let same_host = address.ip().is_unspecified() || all(host) || host == hex(address);
         (listens && same_port && same_host).then(|| fields.nth(5).map(str::to_owned)).flatten()
     })
 }
@@ -62,6 +72,22 @@ mod tests {
         if let Ok(v6) = v6 {
             assert!(holder("tcp", v6.local_addr().unwrap()).unwrap().ends_with(&me));
         }
+    }
+
+    #[test]
+    fn a_wildcard_is_kept_off_by_a_socket_on_any_address() {
+        let udp = std::net::UdpSocket::bind("127.0.0.2:0").unwrap();
+        let tcp = std::net::TcpListener::bind("127.0.0.2:0").unwrap();
+        let me = format!("(pid {})", std::process::id());
+        let wildcard = |port| SocketAddr::from(([0, 0, 0, 0], port));
+        assert!(holder("udp", wildcard(udp.local_addr().unwrap().port())).unwrap().ends_with(&me));
+        assert!(holder("tls", wildcard(tcp.local_addr().unwrap().port())).unwrap().ends_with(&me));
+    }
+
+    #[test]
+    fn a_socket_that_no_process_shows_has_no_name() {
+        // Inode 0 is nobody's.
+        assert_eq!(process("0"), None);
     }
 
     #[test]

@@ -105,6 +105,7 @@ struct State {
     arrivals: Vec<Arrival>,
     pongs: usize,
     pings: usize,
+    stun: Vec<Vec<u8>>,
     closed: Option<Instant>,
     faults: Vec<String>,
     replies: HashMap<String, Reply>,
@@ -321,6 +322,14 @@ impl Link {
         self.inbox.until("the end of the connection", limit, |state| state.closed).await
     }
 
+    /// Waits for a datagram of STUN, and takes it.
+    ///
+    /// # Errors
+    /// When none comes within `limit`.
+    pub async fn stun(&self, limit: Duration) -> Result<Vec<u8>> {
+        self.inbox.until("an answer of STUN", limit, |state| state.stun.pop()).await
+    }
+
     /// Whether the server has closed the connection.
     #[must_use]
     pub fn is_closed(&self) -> bool {
@@ -392,6 +401,9 @@ async fn read_datagrams(socket: Arc<UdpSocket>, server: SocketAddr, inbox: Arc<I
             Ok((length, _)) => match &buffer[..length] {
                 b"\r\n" => inbox.change(|state| state.pongs += 1),
                 b"\r\n\r\n" => inbox.change(|state| state.pings += 1),
+                octets if octets.first().is_some_and(|first| *first < 4) => {
+                    inbox.change(|state| state.stun.push(octets.to_vec()));
+                }
                 octets => arrived(octets, &inbox, &sender),
             },
             // An ICMP error of an earlier datagram: the server is away for a moment.

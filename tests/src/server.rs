@@ -54,8 +54,11 @@ pub struct Ready {
 pub struct User {
     /// User name.
     pub user: String,
-    /// Password.
-    pub password: String,
+    /// Password, where the server knows it.
+    pub password: Option<String>,
+    /// Whether he was shut out.
+    #[serde(default)]
+    pub disabled: bool,
 }
 
 /// How to start a server.
@@ -119,7 +122,7 @@ impl Server {
         let secrets = Secrets::default();
         setup.users.iter().for_each(|(_, password)| secrets.add("password", password));
         let (process, ready) = launch(&setup, folder.path(), 0)?;
-        ready.users.iter().for_each(|user| secrets.add("password", &user.password));
+        ready.users.iter().filter_map(|user| user.password.as_ref()).for_each(|known| secrets.add("password", known));
         Ok(Self { process, setup, ready, secrets, folder })
     }
 
@@ -192,7 +195,7 @@ impl Server {
     /// When there is none of that name.
     pub fn identity(&self, user: &str) -> Result<Identity> {
         let given = self.setup.users.iter().find(|(name, _)| name == user).map(|(_, password)| password.clone());
-        let made = || self.ready.users.iter().find(|one| one.user == user).map(|one| one.password.clone());
+        let made = || self.ready.users.iter().find(|one| one.user == user).and_then(|one| one.password.clone());
         let password = given.or_else(made).with_context(|| format!("no user {user}"))?;
         Ok(Identity { user: user.to_owned(), password, domain: self.ready.domain.clone() })
     }

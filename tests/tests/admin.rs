@@ -5,6 +5,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use commpool_harness::process::{Process, Stream};
 use commpool_model::ids::Key128;
 use commpool_store::ops::accounts::State;
 use commpool_store::ops::directory::{Applied, Apply, Card, Change, LeaseKeep, LeaseTake, LeaseTaken, Stage};
@@ -283,8 +284,16 @@ fn wrong_flags_and_configurations_are_refused_with_the_mend() -> Result<()> {
     let file = folder.path().join("config.yaml");
     let path = file.to_str().context("path")?;
     fails(&run(&["config", "check", path])?, EXIT_CONFIG, &[path])?;
-    let good_config = "pool: p\nsipDomains: [x.test]\nlisteners: {udp: ['127.0.0.1:5060']}\nkeyFile: /k\nstore: {sqlite: {folder: /d}}\n";
-    std::fs::write(&file, good_config)?;
+    let key = folder.path().join("pool.key");
+    let good_config = format!(
+        "pool: p\nsipDomains: [x.test]\nlisteners: {{udp: ['127.0.0.1:5060']}}\nkeyFile: {}\nstore: {{sqlite: {{folder: /d}}}}\n",
+        key.display()
+    );
+    std::fs::write(&file, &good_config)?;
+    fails(&run(&["config", "check", path])?, EXIT_CONFIG, &["keyFile", "pool.key"]).context("no key")?;
+    std::fs::write(&key, "too short")?;
+    fails(&run(&["config", "check", path])?, EXIT_CONFIG, &["keyFile", "pool.key", "32"]).context("a short key")?;
+    std::fs::write(&key, "k".repeat(32))?;
     good(&run(&["config", "check", path])?)?;
     for (wrong, words) in [
         (good_config.replace("pool: p", "pool: p\nsurprise: 1"), "surprise"),
@@ -353,6 +362,47 @@ async fn demo_users_keep_their_passwords() -> Result<()> {
     ensure!(first == second, "other passwords after a restart");
     server.signed_in("bob", Transport::Tls).await?;
     server.finish()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_administrator_changed_of_demo_users_outlives_a_restart() -> Result<()> {
+    let mut server = Server::with(Setup { users: Vec::new(), ..Setup::default() })?;
+    server.secrets().add("password", "alice-has-her-own-31");
+    good(&with_password(&server, &["user", "passwd", "alice"], "alice-has-her-own-31")?)?;
+    good(&server.command(&["user", "disable", "bob"])?)?;
+    server.restart()?;
+    let [alice, bob] = server.ready().users.as_slice() else { anyhow::bail!("{:?}", server.ready().users) };
+    ensure!(alice.password.is_none() && !alice.disabled, "{alice:?}: a password that is not hers is shown");
+    ensure!(bob.password.is_some() && bob.disabled, "{bob:?}");
+    connect(&server, "alice", "alice-has-her-own-31", Transport::Tls).await?.sign_in().await?;
+    let bob = server.client("bob", Transport::Tcp).await?;
+    expect(bob.exchange(bob.register(600)).await?, 401)?;
+    server.finish()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_on_the_command_line_is_the_users_from_then_on() -> Result<()> {
+    let mut server = Server::start()?;
+    good(&with_password(&server, &["user", "passwd", "alice"], "alice-has-her-own-31")?)?;
+    server.restart()?;
+    server.signed_in("alice", Transport::Tcp).await?;
+    server.finish()
+}
+
+#[test]
+fn the_next_step_that_is_printed_can_be_typed() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut command = Command::new(server::binary(&Setup::default())?);
+    command.args(["run", "--domain", server::DOMAIN, "--listen", &own_address().to_string()]);
+    command.arg("--data").arg(folder.path().join("a folder"));
+    let mut process = Process::start("server", folder.path(), &mut command)?;
+    let line = process.wait_for_line(Stream::Out, Duration::from_secs(60), |line| line.starts_with("More users: "))?;
+    let typed = line.trim_start_matches("More users: ").replace("NAME", "zoe");
+    let added = Command::new("sh").args(["-c", &typed]).env("PATH", "/usr/bin:/bin").output()?;
+    ensure!(good(&added)?.contains("zoe@"), "{typed}");
+    let (status, _) = process.stop(Duration::from_secs(5))?;
+    ensure!(status.success(), "{status}");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -34,7 +34,8 @@ pub enum Right {
 pub enum Presence {
     /// The true state.
     Allow,
-    /// Nothing; the watcher is told so.
+    /// Nothing. On the wire the same as [`Self::PoliteBlock`]: some clients take no notice of a subscription that is
+    /// ended by the server and go on showing what they saw last, while all of them understand `closed`.
     Deny,
     /// Always the state of somebody who is offline.
     PoliteBlock,

@@ -17,6 +17,7 @@ pub mod params;
 pub mod pidf;
 mod scan;
 pub mod status;
+pub mod stun;
 pub mod subscription;
 pub mod time;
 pub mod transaction;

@@ -24,8 +24,8 @@ pub const RUN: &str = "run";
 const TERMINATION_LOG: &str = "/dev/termination-log";
 /// A run can be ended at any moment; this is for its last words.
 const GRACE_SECONDS: i64 = 30;
-/// Longest run; the kubelet ends it, and its pod stays to be looked at.
-const RUN_SECONDS: i64 = 3_600;
+/// Longest run, in seconds; the kubelet ends it, and its pod stays to be looked at.
+pub const RUN_SECONDS: i64 = 3_600;
 /// When a run ends that has not begun by then, together with its pod: no other could begin while it is there.
 const JOB_SECONDS: i64 = RUN_SECONDS + 120;
 /// How late a run may begin, unless the pool says so.

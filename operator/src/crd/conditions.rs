@@ -154,7 +154,7 @@ reasons! {
     GivenSecret, [CertificatesValid], "The named Secret holds a certificate that is valid now.", "";
     NoTlsListener, [CertificatesValid], "No listener needs a certificate.", "";
     NotIssued, [CertificatesValid], "The certificate is not issued yet.", "";
-    SecretMissing, [CertificatesValid, DirectorySynced], "The named Secret, or a key of it, is not there. Front ends keep what they have; no run is started.", "Make the Secret, or the key.";
+    SecretMissing, [CertificatesValid, DirectorySynced], "The named Secret, or a key of it, is not there. Front ends keep what they have; the CronJob starts nothing, and runs of a Standard Edition server fail.", "Make the Secret, or the key.";
     SecretMalformed, [CertificatesValid], "The named Secret holds no usable certificate and key. Front ends keep what they have.", "Mend the key that the message names.";
     Expired, [CertificatesValid], "The certificate is not valid at this time.", "Renew it.";
     AuthorityMalformed, [CertificatesValid], "The Secret of the pool's authority was changed and is no longer one.", "Put the Secret right from a copy; or delete it, and give all clients the new ca.crt.";
@@ -164,6 +164,7 @@ reasons! {
     OutOfVip, [VipServing], "No ready front end carries the label commpool.dev/vip=in.", "Put the label back on the pods, or delete the pods.";
     Synced, [DirectorySynced], "The users are those of the directory, as of `status.directorySync.lastSuccess`.", "The message names entries that could not become users, if there are any.";
     NotRunYet, [DirectorySynced], "There was no run yet.", "Wait for the schedule, or start a run by hand.";
+    Overdue, [DirectorySynced], "No run has ended for longer than two of the schedule and the longest run take; users stay as they are.", "Enterprise Edition: kubectl describe the CronJob and its newest Job, such as for a quota or admission rule. Standard Edition: read the front end's log.";
     Suspended, [DirectorySynced], "directorySync.suspend is set; users stay as they are.", "Set it to false.";
     DeletionHeld, [DirectorySynced], "Too many users would lose the service without the directory saying so of each. Nothing was changed.", "Look at the plan. If it is meant, set directorySync.removal.releaseDigest to status.directorySync.planDigest; otherwise mend the directory, baseDN, filter or mapping.";
     Busy, [DirectorySynced], "Another run was active; this one did nothing.", "";

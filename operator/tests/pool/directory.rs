@@ -6,6 +6,7 @@ use std::time::Duration;
 use commpool_model::config::PoolConfig;
 use commpool_operator::report::AskError;
 use k8s_openapi::ByteString;
+use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::support::api::Seen;
@@ -122,6 +123,34 @@ async fn the_replicator_comes_after_the_schema() {
     world.cluster.migrates = true;
     world.settle().await;
     assert_eq!(image(&world), "localhost/commpool-replicator:0.2.0");
+}
+
+#[tokio::test]
+async fn runs_that_do_not_come_are_missed() {
+    let world = world().await;
+    ran(&world, "run", &outcome("Synced", 1), 0);
+    world.settle().await;
+    says(&world, "True", "Synced", "7 entries found");
+    // every half hour: due again at 9:00, and the longest run takes an hour
+    let ten: Timestamp = "2027-01-15T10:00:00Z".parse().unwrap();
+    world.advance(ten.duration_since(world.api.time()).unsigned_abs());
+    world.settle().await;
+    says(&world, "True", "Synced", "");
+    world.advance(Duration::from_secs(1));
+    world.settle().await;
+    says(
+        &world,
+        "False",
+        "Overdue",
+        "since 2027-01-15T08:01:01Z, though two were due; see the events of CronJob demo-replicator",
+    );
+    assert!(world.is_ready(), "the pool serves whom it has");
+    assert!(is_still(&world.pass().await));
+    let mut daily = directory();
+    daily["schedule"] = json!("0 3 * * *");
+    world.set_spec(synced(daily));
+    world.settle().await;
+    says(&world, "True", "Synced", "");
 }
 
 #[tokio::test]

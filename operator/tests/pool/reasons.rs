@@ -358,6 +358,9 @@ async fn directory(seen: &mut Seen) {
     pod(&world, "run", ended("", 137, "OOMKilled"));
     world.settle().await;
     seen.expect(&world, "DirectorySynced", "False", Reason::RunFailed, "OOMKilled");
+    world.advance(Duration::from_secs(86_400));
+    world.settle().await;
+    seen.expect(&world, "DirectorySynced", "False", Reason::Overdue, "demo-replicator");
     let mut suspended = support::directory();
     suspended["suspend"] = json!(true);
     world.set_spec(enterprise_with(json!({"directorySync": suspended})));

@@ -8,6 +8,7 @@ use commpool_store::postgres::PostgresOptions;
 use commpool_store::{SqliteOptions, Store, system_clock};
 
 use super::{Done, EXIT_CONFIG, EXIT_DATA, Failure};
+use crate::boot;
 
 /// `config …`
 #[derive(Subcommand, Debug)]
@@ -23,6 +24,7 @@ pub(super) fn run(path: &Path, command: &Command) -> Done {
     let Command::Check { file } = command;
     let path = file.as_deref().unwrap_or(path);
     let config = load(path)?;
+    boot::pool_key(&config.key_file).map_err(|e| Failure::new(EXIT_CONFIG, e.to_string()))?;
     if let Some(tls) = &config.tls {
         crate::transport::tls::Identity::load(tls).map_err(|e| Failure::new(EXIT_CONFIG, format!("tls: {e}")))?;
     }

@@ -15,11 +15,12 @@ use commpool_model::config::{
 };
 use commpool_process::{start_logs, stop_on_signal};
 use commpool_store::ops::Outcome;
+use commpool_store::ops::accounts::State;
 use commpool_store::ops::credentials;
 use commpool_store::{FolderLock, Store, lock_folder};
 use zeroize::Zeroizing;
 
-use super::accounts::{add, call, set_password};
+use super::accounts::{add, call, set_password, unexpected};
 use super::serve::{boot_or_explain, explain, runtime};
 use super::shown::Shown;
 use super::{Done, EXIT_ADDRESS, EXIT_DATA, EXIT_OTHER, EXIT_USAGE, Failure, passwords, several};
@@ -43,13 +44,13 @@ pub(super) struct Arguments {
     /// Folder for database, certificates and keys [default: commpool in the user's data folder]
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
-    /// A user instead of the demo users; as often as wanted
+    /// A user instead of the demo users, who has this password from now on; as often as wanted
     #[arg(long = "user", value_name = "NAME:PASSWORD")]
     users: Vec<String>,
     /// Digest algorithms offered, strongest first
     #[arg(long, value_name = "LIST", default_value = "SHA-256,MD5", value_delimiter = ',')]
     digest: Vec<String>,
-    /// Print one line of JSON on standard output once it serves
+    /// Print one line of JSON on standard output once it serves; a user whose password was changed since has none there
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -63,6 +64,16 @@ pub(super) struct Known {
     pub(super) address: Address,
     /// The password.
     pub(super) password: Zeroizing<String>,
+}
+
+/// A user of this run as the store has him.
+pub(super) struct Ready {
+    /// Who.
+    pub(super) address: Address,
+    /// His password; `None` where somebody gave him one that is not known here.
+    pub(super) password: Option<Zeroizing<String>>,
+    /// Whether he was shut out.
+    pub(super) disabled: bool,
 }
 
 /// What is to be served, whatever serves it.
@@ -253,14 +264,19 @@ impl Plan {
         Ok(made.context("certificate")?)
     }
 
-    /// The users of this run: those given, else the demo users with the passwords they had before.
-    pub(super) async fn users(&self, store: &Store) -> Result<Vec<Known>, Failure> {
-        let mut users = self.wanted.clone();
-        if users.is_empty() {
-            users = demo_users(&self.folder.join("demo-users"), &self.domain)?;
+    /// The users of this run: those given, with the passwords given; else the demo users, of whom only those who are
+    /// missing are made, so that what an administrator changed stays changed.
+    pub(super) async fn users(&self, store: &Store) -> Result<Vec<Ready>, Failure> {
+        let demo = match self.wanted.as_slice() {
+            [] => demo_users(&self.folder.join("demo-users"), &self.domain)?,
+            _ => Vec::new(),
+        };
+        let mut users = Vec::new();
+        for user in &self.wanted {
+            users.push(put(store, user, Other::Replace).await?);
         }
-        for user in &users {
-            put(store, user).await?;
+        for user in &demo {
+            users.push(put(store, user, Other::Keep).await?);
         }
         Ok(users)
     }
@@ -311,14 +327,34 @@ fn read_demo(file: &Path) -> Result<Vec<(String, Zeroizing<String>)>, Failure> {
     Ok(pairs.map(|(a, p)| (a.to_owned(), Zeroizing::new(p.to_owned()))).collect())
 }
 
-/// Adds a user, or gives an existing one this password if he has another.
-async fn put(store: &Store, user: &Known) -> Done {
+/// What becomes of a password that is not the one we know.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Other {
+    /// It gives way.
+    Replace,
+    /// It stays.
+    Keep,
+}
+
+/// Adds a user who is missing. One who is there has this password afterwards, or keeps his own.
+async fn put(store: &Store, user: &Known, other: Other) -> Result<Ready, Failure> {
     let read = credentials::Request { address: user.address.to_string() };
-    let Outcome::Credentials(reply) = call(store, read.into()).await? else { return Ok(()) };
-    let Some(login) = reply.found else { return add(store, &user.address, "", &user.password).await };
-    let wanted = passwords::verifiers(user.address.user(), user.address.domain(), &user.password);
-    if wanted.iter().all(|v| login.verifiers.contains(v)) {
-        return Ok(());
+    let found = match call(store, read.into()).await? {
+        Outcome::Credentials(reply) => reply.found,
+        outcome => return Err(unexpected(&outcome)),
+    };
+    let disabled = found.as_ref().is_some_and(|login| login.state != State::On);
+    let mut password = Some(user.password.clone());
+    match found {
+        None => add(store, &user.address, "", &user.password).await?,
+        Some(login) if has(&login, user) => {}
+        Some(login) if other == Other::Keep && !login.verifiers.is_empty() => password = None,
+        Some(_) => set_password(store, &user.address, &user.password).await?,
     }
-    set_password(store, &user.address, &user.password).await
+    Ok(Ready { address: user.address.clone(), password, disabled })
+}
+
+fn has(login: &credentials::Login, user: &Known) -> bool {
+    let wanted = passwords::verifiers(user.address.user(), user.address.domain(), &user.password);
+    wanted.iter().all(|v| login.verifiers.contains(v))
 }

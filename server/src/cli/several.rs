@@ -15,7 +15,7 @@ use commpool_store::Store;
 use commpool_store::postgres::{self, Caller, Login, Logins, PostgresOptions, Tls};
 use zeroize::Zeroizing;
 
-use super::laptop::{Known, MEND_ADDRESS, Plan, at, secret, yaml};
+use super::laptop::{MEND_ADDRESS, Plan, Ready, at, secret, yaml};
 use super::serve::{explain, runtime};
 use super::shown::Shown;
 use super::{Done, EXIT_ADDRESS, EXIT_DATA, EXIT_OTHER, EXIT_USAGE, Failure, children};
@@ -96,7 +96,7 @@ pub(super) fn run(plan: Plan, wanted: &Wanted) -> Done {
         pki::write_file(&one.config, &yaml(config)?, 0o600)?;
     }
     let file = front_ends.first().map(|one| one.config.clone()).unwrap_or_default();
-    let shown = |users: &[Known], running: &[(FrontEnd, u32)]| {
+    let shown = |users: &[Ready], running: &[(FrontEnd, u32)]| {
         plan.tell(&Shown { plan: &plan, ca: &own.ca, config: &file, users, front_ends: running });
     };
     runtime()?.block_on(async {
@@ -194,7 +194,7 @@ fn ports_are_free(config: &PoolConfig) -> Result<(), BootError> {
 }
 
 /// Brings the database to this build's schema, with its logins and the users of this run.
-async fn prepare_database(plan: &Plan, wanted: &Wanted, config: &PoolConfig) -> Result<Vec<Known>, Failure> {
+async fn prepare_database(plan: &Plan, wanted: &Wanted, config: &PoolConfig) -> Result<Vec<Ready>, Failure> {
     let failed = |e: &dyn std::fmt::Display| Failure::new(EXIT_DATA, e.to_string());
     let folder = logins(&plan.folder);
     make_logins(&folder)?;

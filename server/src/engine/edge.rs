@@ -44,7 +44,7 @@ impl Engine {
             return self.refuse_unseen(now, &request, &Refusal::because(invalid.status, invalid.what));
         }
         match self.transactions.seen(&otid) {
-            Some(Received::Repeat(octets)) => return self.send(now, flow, octets),
+            Some(Received::Repeat { flow: first, response }) => return self.send(now, first, response),
             Some(_) => return,
             None => {}
         }
@@ -141,7 +141,7 @@ impl Engine {
                 self.refuse_unseen(now, request, &Refusal::later("Too Many Requests"));
                 false
             }
-            Received::Absorbed | Received::Repeat(_) => false,
+            Received::Absorbed | Received::Repeat { .. } => false,
         }
     }
 
@@ -177,19 +177,33 @@ impl Engine {
 
     /// Refuses a request that has none, and remembers nothing.
     pub(super) fn refuse_unseen(&mut self, now: Moment, request: &Request, refusal: &Refusal) {
-        self.metrics.response(refusal.status);
-        let octets = self.refusal(request, refusal);
-        self.send_unseen(now, request, octets);
+        let mut octets = self.refusal(request, refusal);
+        if self.amplifies(request, &octets)
+            && let Some(fewer) = with_one_challenge(refusal)
+        {
+            octets = self.refusal(request, &fewer);
+        }
+        if self.send_unseen(now, request, octets) {
+            self.metrics.response(refusal.status);
+        }
     }
 
-    /// An answer to somebody who has proven nothing: over UDP he may not even be there, so it must not amplify.
-    fn send_unseen(&mut self, now: Moment, request: &Request, octets: Bytes) {
+    /// An answer to somebody who has proven nothing: over UDP he may not even be there, so it must not amplify. False: it
+    /// was withheld.
+    fn send_unseen(&mut self, now: Moment, request: &Request, octets: Bytes) -> bool {
+        let fits = !self.amplifies(request, &octets);
+        if fits {
+            self.send(now, request.flow, octets)
+        } else {
+            self.metrics.withheld()
+        }
+        fits
+    }
+
+    fn amplifies(&self, request: &Request, answer: &Bytes) -> bool {
         let asked = request.message.octets().len();
         let stranger = !request.flow.reliable() && self.flows.get(request.flow).is_none();
-        if stranger && (asked < SHORTEST_ANSWERED || octets.len() > MOST_AMPLIFIED * asked) {
-            return;
-        }
-        self.send(now, request.flow, octets);
+        stranger && (asked < SHORTEST_ANSWERED || answer.len() > MOST_AMPLIFIED * asked)
     }
 
     fn refusal(&self, request: &Request, refusal: &Refusal) -> Bytes {
@@ -203,4 +217,15 @@ impl Engine {
         }
         response.build()
     }
+}
+
+/// A refusal with the shortest of its challenges, if it has several: the shortest name is that of the algorithm that most
+/// clients know.
+fn with_one_challenge(refusal: &Refusal) -> Option<Refusal> {
+    let asks =
+        |(name, _): &(HeaderName, String)| matches!(name, HeaderName::WwwAuthenticate | HeaderName::ProxyAuthenticate);
+    let (challenges, mut headers): (Vec<_>, Vec<_>) = refusal.headers.iter().cloned().partition(asks);
+    let several = challenges.len() > 1;
+    headers.extend(challenges.into_iter().min_by_key(|(_, value)| value.len()));
+    several.then(|| Refusal { headers, ..refusal.clone() })
 }

@@ -10,6 +10,7 @@ use commpool_sip::message::Message;
 use commpool_sip::otid::Otid;
 use commpool_sip::time::Moment;
 use commpool_sip::transaction::{ClientDue, ClientTransactions, Outcome as Answered};
+use commpool_store::ops::Transport;
 
 use super::Engine;
 use super::flow::Flow;
@@ -232,6 +233,10 @@ impl Engine {
             Some(None) => return Fate::Written,
             None => {}
         }
+        if message::needs_tls(&delivery.request) && !self.is_tls(flow) {
+            self.holder.delivered.remove(&key);
+            return Fate::Gone;
+        }
         let loop_hash = self.loop_hash(&delivery.request);
         let branch = self.key.branch(self.fe.0, &delivery.otid, delivery.endpoint.0, loop_hash);
         let octets = message::towards(
@@ -254,6 +259,10 @@ impl Engine {
             self.holder.delivered.remove(&key);
             Fate::Busy
         }
+    }
+
+    fn is_tls(&self, flow: Flow) -> bool {
+        self.flows.get(flow).is_some_and(|state| state.info.transport == Transport::Tls)
     }
 
     /// Sends a request towards a client. False: no room.

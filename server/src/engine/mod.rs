@@ -27,6 +27,7 @@ use commpool_sip::digest::{NonceCounts, Nonces};
 use commpool_sip::frame::FrameError;
 use commpool_sip::message::{Malformed, Message};
 use commpool_sip::otid::PoolKey;
+use commpool_sip::stun::BindingRequest;
 use commpool_sip::time::Moment;
 use commpool_sip::transaction::ServerTransactions;
 use commpool_store::StoreError;
@@ -52,7 +53,7 @@ use crate::metrics::Metrics;
 use crate::peers::frame::Frame;
 use crate::settings::{PoolName, Settings, info_of};
 
-/// Most open server transactions.
+/// Most server transactions: those that wait for an answer, and beside them as many answered ones as there is room for.
 const MAX_TRANSACTIONS: usize = 100_000;
 /// Most nonces whose use is remembered.
 const MAX_NONCES: usize = 200_000;
@@ -92,6 +93,13 @@ pub enum Input {
     Ping {
         /// On this flow.
         flow: Flow,
+    },
+    /// A keep-alive came in (a Binding request of STUN).
+    Stun {
+        /// On this flow, over UDP.
+        flow: Flow,
+        /// What it was.
+        request: BindingRequest,
     },
     /// A connection is gone.
     Closed {
@@ -277,7 +285,12 @@ impl Engine {
             Input::Message { flow, message } => self.message(now, flow, message),
             Input::Malformed { flow, malformed } => self.malformed(now, flow, malformed),
             Input::Broken { flow, error } => self.broken(now, flow, error),
-            Input::Ping { flow } => self.pinged(now, flow),
+            Input::Ping { flow } => self.kept_alive(now, flow, Bytes::from_static(b"\r\n")),
+            Input::Stun { flow, request } => {
+                if let Some(info) = self.info(flow) {
+                    self.kept_alive(now, flow, request.answer(info.remote));
+                }
+            }
             Input::Closed { flow } => self.flow_gone(now, flow),
             Input::Store { token, outcome } => self.store_answered(now, token, outcome),
             Input::Settings(settings) => self.settings = settings,
@@ -372,11 +385,11 @@ impl Engine {
         self.timers.set(Due::Unproven(Flow::Stream(serial)), now + upkeep::UNPROVEN);
     }
 
-    fn pinged(&mut self, now: Moment, flow: Flow) {
+    fn kept_alive(&mut self, now: Moment, flow: Flow, pong: Bytes) {
         self.heard(now, flow);
         // An address without a flow gets no pong: its client shall notice and register anew (RFC 5626 §4.4).
         if self.flows.get(flow).is_some() {
-            self.send(now, flow, Bytes::from_static(b"\r\n"));
+            self.send(now, flow, pong);
         }
     }
 

@@ -44,16 +44,23 @@ fn check_routes(settings: &Settings, message: &Message) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The endpoints that get a request, or why none does. Somebody who denies it looks like somebody not signed in.
+/// The endpoints that get a request, or why none does. Somebody who denies it looks like somebody not signed in;
+/// nobody can deny it to himself.
 pub fn recipients(settings: &Settings, caller: &Caller, reply: route::Reply) -> Result<Vec<Endpoint>, Refusal> {
     let Some(target) = reply.found else { return Err(Refusal::status(404)) };
     let same_pool = caller.address.rsplit_once('@').is_some_and(|(_, domain)| settings.serves(domain));
     let verdict = acl::verdict(&target.aces, &caller.address, same_pool, settings.presence);
-    if target.state != State::On || verdict.communication == acl::Communication::Deny {
+    let denied = target.user != caller.user && verdict.communication == acl::Communication::Deny;
+    if target.state != State::On || denied {
         return Err(Refusal::status(480));
     }
     let alive: Vec<Endpoint> = target.endpoints.into_iter().filter(|e| e.lost_ms.is_none()).collect();
     if alive.is_empty() { Err(Refusal::status(480)) } else { Ok(alive) }
+}
+
+/// Whether a request may reach its endpoint over TLS only: it is for a `sips` URI (RFC 3261 §26.2.2, RFC 5630 §3.1).
+pub fn needs_tls(message: &Message) -> bool {
+    Uri::parse(message.request_uri()).is_ok_and(|uri| uri.is_sips())
 }
 
 /// Where a request goes, and for whom.

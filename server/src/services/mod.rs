@@ -82,8 +82,8 @@ impl Refusal {
         Self::status(503).with(HeaderName::RetryAfter, RETRY_AFTER)
     }
 
-    /// The store cannot take it now, or the incarnation is not valid any more. Every 5xx carries Retry-After; 500 and
-    /// not 503, since another front end may do better.
+    /// The store cannot take it now, or the incarnation is not valid any more. Like every 500 and 503 it carries
+    /// Retry-After; 500 and not 503, since another front end may do better.
     pub fn later(why: &'static str) -> Self {
         Self::because(500, why).with(HeaderName::RetryAfter, RETRY_AFTER)
     }

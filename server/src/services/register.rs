@@ -25,6 +25,10 @@ const MAX_UDP: u32 = 120;
 const MAX_CONTACTS: usize = 10;
 
 /// The store request of a REGISTER.
+///
+/// Whose bindings it is about stands in To, which must name a user of a domain of ours. The domain of the Request-URI is
+/// not compared (RFC 3261 §10.3 step 1 would have it): many clients write there the name of the server they were told to
+/// connect to, and not all names that lead here are known here.
 pub fn plan(
     settings: &Settings,
     key: &PoolKey,

@@ -65,6 +65,10 @@ pub fn understand(
     let resource = if initial { message.request_uri() } else { to.uri };
     let uri = Uri::parse(resource).map_err(|_| Refusal::because(400, "Bad Resource URI"))?;
     let presentity = own_address(settings, &uri)?;
+    if initial && !to.uri().is_ok_and(|uri| own_address(settings, &uri).as_ref() == Ok(&presentity)) {
+        // Later requests of the dialog name the resource by To alone: it must be the one that is watched from now on.
+        return Err(Refusal::because(403, "To Is Not The Resource"));
+    }
     let asked = asked_expires(message, MAX_EXPIRES)?;
     if asked > 0 && asked < MIN_EXPIRES {
         return Err(Refusal::status(423).with(HeaderName::MinExpires, MIN_EXPIRES.to_string()));
@@ -142,11 +146,12 @@ pub fn plan(
     }
 }
 
-/// Whether a watcher sees somebody's presence. Who may not sees him offline.
-pub fn visible(settings: &Settings, watcher: &str, state: State, aces: &[acl::Ace]) -> bool {
+/// Whether a watcher sees somebody's presence, both by their canonical addresses. Who may not sees him offline, whatever
+/// the reason; everybody sees himself.
+pub fn visible(settings: &Settings, watcher: &str, target: &str, state: State, aces: &[acl::Ace]) -> bool {
     let same_pool = watcher.rsplit_once('@').is_some_and(|(_, domain)| settings.serves(domain));
     let verdict = acl::verdict(aces, watcher, same_pool, settings.presence);
-    state == State::On && verdict.presence == acl::Presence::Allow
+    state == State::On && (watcher == target || verdict.presence == acl::Presence::Allow)
 }
 
 /// The 200 to a SUBSCRIBE.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use commpool_sip::frame::is_keep_alive;
 use commpool_sip::limits::Limits;
 use commpool_sip::message::Message;
+use commpool_sip::stun::BindingRequest;
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use tokio::net::UdpSocket;
 
@@ -118,7 +119,10 @@ fn input(flow: Flow, datagram: &[u8], limits: &Limits) -> Option<Input> {
     if is_keep_alive(datagram) {
         return Some(Input::Ping { flow });
     }
-    // STUN begins with two zero bits; NUL octets and the like are keep-alives of some clients.
+    if let Some(request) = BindingRequest::parse(datagram) {
+        return Some(Input::Stun { flow, request });
+    }
+    // Other STUN begins with two zero bits; NUL octets and the like are keep-alives of some clients.
     if datagram.len() < 16 || datagram.first().is_some_and(|octet| *octet < b'\n') {
         return None;
     }

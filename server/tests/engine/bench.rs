@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use commpool_model::acl::Ace;
 use commpool_model::config::{
     Authentication, Edition, Listeners, LogConfig, Outward, Policy, PoolConfig, SqliteStore, StoreConfig,
 };
@@ -136,6 +137,15 @@ impl Pool {
         self.execute(Put::Change { address, state: Some(state), display_name: None }.into());
     }
 
+    /// Replaces the access control entries of a user.
+    pub(crate) fn set_aces(&mut self, name: &str, aces: Vec<Ace>) {
+        let read = credentials::Request { address: format!("{name}@{DOMAIN}") };
+        let Outcome::Credentials(credentials::Reply { found: Some(login) }) = self.execute(read.into()) else {
+            panic!("no such user")
+        };
+        self.store.set_aces(login.user.id, aces);
+    }
+
     /// A run of the replicator with these changes.
     pub(crate) fn replicate(&mut self, rows: Vec<Change>) {
         let source = || "directory".to_owned();
@@ -161,9 +171,13 @@ impl Pool {
 
     /// A new connection from this address.
     pub(crate) fn connect(&mut self, remote: &str) -> Flow {
+        self.connect_over(Transport::Tcp, remote)
+    }
+
+    /// A new connection of this kind.
+    pub(crate) fn connect_over(&mut self, transport: Transport, remote: &str) -> Flow {
         self.next_serial += 1;
-        let info =
-            FlowInfo { transport: Transport::Tcp, local: listen(), remote: remote.parse().unwrap(), server_name: None };
+        let info = FlowInfo { transport, local: listen(), remote: remote.parse().unwrap(), server_name: None };
         self.engine.handle(self.now, Input::Opened { serial: self.next_serial, info });
         self.settle();
         Flow::Stream(self.next_serial)

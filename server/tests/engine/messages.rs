@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use commpool_model::acl::{Ace, Right};
 use commpool_sip::header::HeaderName;
+use commpool_store::ops::Transport;
 
 use super::bench::Pool;
 use super::client::Client;
@@ -134,6 +136,67 @@ fn an_answer_counts_only_on_the_flow_its_request_went_out_on() {
     pool.send(bob.flow, std::str::from_utf8(&octets).unwrap());
     assert_eq!(pool.one(alice.flow).status(), Some(200));
     bob.answer_all(&mut pool, 200);
+}
+
+#[test]
+fn who_denies_messages_looks_away_and_still_reaches_himself() {
+    let Two { mut pool, mut alice, mut bob } = two();
+    for mask in ["", "example.com", "bob@example.com"] {
+        pool.set_aces("bob", vec![Ace { mask: mask.to_owned(), presence: Right::Unset, communication: Right::Deny }]);
+        let delivered = say(&mut pool, &mut bob, "bob", "a note to myself");
+        pool.put_back(bob.flow, delivered);
+        assert_eq!(bob.answer_all(&mut pool, 200).len(), 1, "{mask:?}");
+        assert_eq!(pool.one(bob.flow).status(), Some(200), "{mask:?}");
+    }
+    pool.set_aces("bob", vec![Ace { mask: String::new(), presence: Right::Unset, communication: Right::Deny }]);
+    assert_eq!(say(&mut pool, &mut alice, "bob", "hello")[0].status(), Some(480));
+    assert!(bob.answer_all(&mut pool, 200).is_empty());
+}
+
+#[test]
+fn what_is_for_a_sips_uri_goes_over_tls_only() {
+    let Two { mut pool, mut alice, mut bob } = two();
+    let udp = pool.udp("198.51.100.3:40000");
+    let mut by_udp = Client::new(udp, "bob", "bob-password", "udp");
+    by_udp.register(&mut pool, 60);
+    let secret = |pool: &mut Pool, alice: &mut Client| {
+        let mut draft = alice.draft("MESSAGE", "bob");
+        (draft.uri, draft.body) = ("sips:bob@example.com".to_owned(), "a secret".to_owned());
+        draft.headers = "Content-Type: text/plain\r\n".to_owned();
+        let challenge = alice.bare(pool, &draft);
+        draft.headers.push_str(&alice.credentials(&challenge, &draft, 1));
+        draft.branch.push('m');
+        pool.send(alice.flow, &draft.text());
+        pool.received(alice.flow)
+    };
+    assert_eq!(secret(&mut pool, &mut alice)[0].status(), Some(480), "no device has TLS");
+    let tls = pool.connect_over(Transport::Tls, "198.51.100.4:40000");
+    let mut by_tls = Client::new(tls, "bob", "bob-password", "tls");
+    by_tls.register(&mut pool, 600);
+    assert!(secret(&mut pool, &mut alice).is_empty());
+    assert_eq!(by_tls.answer_all(&mut pool, 200).len(), 1);
+    assert_eq!(pool.one(alice.flow).status(), Some(200));
+    assert!(bob.answer_all(&mut pool, 200).is_empty() && by_udp.answer_all(&mut pool, 200).is_empty());
+}
+
+#[test]
+fn a_copy_of_a_request_draws_its_answer_nowhere_else() {
+    let mut pool = Pool::new();
+    pool.add_user("alice", "alice-password");
+    let (own, elsewhere) = (pool.udp("198.51.100.1:40000"), pool.udp("203.0.113.1:40000"));
+    let mut alice = Client::new(own, "alice", "alice-password", "desk");
+    let mut draft = alice.draft("REGISTER", "alice");
+    draft.headers = format!("Contact: {};expires=60\r\n", alice.contact);
+    let challenge = alice.bare(&mut pool, &draft);
+    draft.headers.push_str(&alice.credentials(&challenge, &draft, 1));
+    draft.branch.push('r');
+    let answer = alice.bare(&mut pool, &draft);
+    assert_eq!(answer.status(), Some(200));
+    for flow in [own, elsewhere, pool.connect("203.0.113.1:40001")] {
+        pool.send(flow, &draft.text());
+        assert_eq!(pool.one(own).octets(), answer.octets(), "{flow:?}");
+        assert!(pool.received(elsewhere).is_empty() && pool.received(flow).is_empty(), "{flow:?}");
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use commpool_model::acl::{Ace, Right};
 use commpool_sip::Message;
 use commpool_sip::header::HeaderName;
 use commpool_sip::pidf::{self, Basic, Document};
@@ -62,6 +63,43 @@ pub(crate) fn told(pool: &mut Pool, client: &mut Client) -> Vec<Document> {
 
 pub(crate) fn basic(document: &Document) -> Option<Basic> {
     document.tuples[0].basic
+}
+
+#[test]
+fn what_is_watched_is_the_same_in_to_and_request_uri() {
+    let Two { mut pool, mut alice, bob: _ } = two();
+    pool.add_user("carol", "carol-password");
+    let headers = format!("Event: presence\r\nExpires: 600\r\nContact: {}\r\n", alice.contact);
+    // In a dialog only To names whom it is about: a refresh would watch Carol from then on.
+    for to in ["<sip:carol@example.com>", "<sip:bob@elsewhere.example>", "<tel:+123>"] {
+        let mut draft = alice.draft("SUBSCRIBE", "bob");
+        (draft.to, draft.headers) = (to.to_owned(), headers.clone());
+        assert_eq!(alice.ask(&mut pool, draft).status(), Some(403), "{to}");
+    }
+    assert!(told(&mut pool, &mut alice).is_empty());
+    for (number, to) in ["<sip:BOB@Example.COM>", "\"Bob\" <sips:bob@example.com:5061>"].into_iter().enumerate() {
+        let mut draft = alice.draft("SUBSCRIBE", "bob");
+        (draft.to, draft.headers) = (to.to_owned(), headers.clone());
+        draft.call_id = format!("spelled-{number}");
+        assert_eq!(alice.ask(&mut pool, draft).status(), Some(200), "{to}");
+        assert_eq!(told(&mut pool, &mut alice).len(), 1, "{to}");
+    }
+}
+
+#[test]
+fn nobody_is_hidden_from_himself() {
+    let Two { mut pool, mut alice, mut bob } = two();
+    for denied in [Right::Deny, Right::PoliteBlock] {
+        for mask in ["", "example.com", "bob@example.com"] {
+            pool.set_aces("bob", vec![Ace { mask: mask.to_owned(), presence: denied, communication: denied }]);
+            assert_eq!(subscribe(&mut pool, &mut bob, "bob", None, 600).status(), Some(200));
+            let told = told(&mut pool, &mut bob);
+            assert!(!told.is_empty() && told.iter().all(|d| basic(d) == Some(Basic::Open)), "{denied:?} {mask:?}");
+        }
+    }
+    pool.set_aces("bob", vec![Ace { mask: String::new(), presence: Right::Deny, communication: Right::Deny }]);
+    assert_eq!(subscribe(&mut pool, &mut alice, "bob", None, 600).status(), Some(200));
+    assert_eq!(basic(&told(&mut pool, &mut alice)[0]), Some(Basic::Closed), "a denial looks like being away");
 }
 
 #[test]

@@ -29,6 +29,52 @@ fn endpoints(pool: &mut Pool) -> usize {
 }
 
 #[test]
+fn a_short_datagram_is_challenged_by_as_much_as_it_may_bring() {
+    let mut pool = Pool::new();
+    pool.add_user("alice", "alice-password");
+    let mut challenges = |number: u32, padding: usize| {
+        let flow = pool.udp(&format!("198.51.100.{number}:40000"));
+        let request = format!(
+            "REGISTER sip:example.com SIP/2.0\r\nv: SIP/2.0/UDP 198.51.100.{number}:40000;rport;branch=z9hG4bK{number}\r\n\
+             f: <sip:alice@example.com>;tag=1\r\nt: <sip:alice@example.com>\r\ni: {number}@x\r\nCSeq: 1 REGISTER\r\n\
+             m: <sip:alice@198.51.100.{number}>\r\nl: 0\r\nX: {}\r\n\r\n",
+            "p".repeat(padding)
+        );
+        pool.send(flow, &request);
+        let mut answers = pool.received(flow);
+        let answer = answers.pop()?;
+        assert!(answers.is_empty() && answer.octets().len() <= 2 * request.len(), "{} octets", answer.octets().len());
+        assert_eq!(answer.status(), Some(401));
+        let rows: Vec<_> =
+            answer.rows(HeaderName::WwwAuthenticate).map(|r| String::from_utf8_lossy(r).into_owned()).collect();
+        Some((request.len(), rows))
+    };
+    let (length, few) = challenges(1, 0).expect("clients this short exist");
+    assert!((200..260).contains(&length), "{length}");
+    assert!(few.len() == 1 && few[0].contains("algorithm=MD5"), "{few:?}");
+    let (_, all) = challenges(2, 200).unwrap();
+    assert_eq!(all.len(), 2, "{all:?}");
+}
+
+#[test]
+fn the_request_uri_of_a_register_is_where_its_client_was_told_to_go() {
+    let mut pool = Pool::new();
+    pool.add_user("alice", "alice-password");
+    let flow = pool.connect("198.51.100.1:40000");
+    let mut alice = Client::new(flow, "alice", "alice-password", "desk");
+    for uri in ["sip:example.com", "sip:192.0.2.1:5060;transport=tcp", "sip:203.0.113.7:30060", "sips:sip.example.com"]
+    {
+        let mut draft = alice.draft("REGISTER", "alice");
+        draft.uri = uri.to_owned();
+        draft.headers = format!("Contact: {};expires=600\r\n", alice.contact);
+        assert_eq!(alice.ask(&mut pool, draft).status(), Some(200), "{uri}");
+    }
+    let mut draft = alice.draft("REGISTER", "alice");
+    draft.to = "<sip:alice@elsewhere.example>".to_owned();
+    assert_eq!(alice.ask(&mut pool, draft).status(), Some(403), "whose bindings they are stands in To");
+}
+
+#[test]
 fn the_challenge_offers_sha256_before_md5_and_says_nothing_of_the_user() {
     let mut pool = pool();
     let mut client = alice(&mut pool, "desk");

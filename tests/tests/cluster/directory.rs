@@ -89,7 +89,11 @@ fn release(pool: &Pool, held: &Value) -> Result<()> {
     let digest = held["status"]["directorySync"]["planDigest"].as_str().context("no digest")?;
     let message = condition(held, "DirectorySynced").map(|it| it["message"].to_string()).unwrap_or_default();
     ensure!(message.contains(digest), "the condition does not name the digest {digest}: {message}");
-    patch(pool, &json!({"removal": {"releaseDigest": digest}}))
+    patch(pool, &json!({"removal": {"releaseDigest": digest}}))?;
+    let asked = pool.get("cpool", &pool.name)?["metadata"]["generation"].clone();
+    // a run started before the operator has passed it on would not know it yet
+    pool.until("the digest passed on", RUN, |it| it["status"]["observedGeneration"].as_i64() >= asked.as_i64())?;
+    Ok(())
 }
 
 /// Users of the pool in a state.

@@ -39,6 +39,8 @@ fn an_enterprise_pool_scales_rests_and_is_found_again() -> Result<()> {
     }
     let before = writes(&pool)?;
     ensure!(before.lines().filter(|line| line.ends_with('Z')).count() >= 12, "{before}");
+    // The operator looks at the pool once more, as it does every ten minutes, and finds nothing to do.
+    pool.kubectl(&["annotate", &name, "stranger.example/look=again"])?;
     std::thread::sleep(QUIET);
     let after = writes(&pool)?;
     ensure!(after == before, "written at rest: {before}\n{after}");

@@ -1,6 +1,6 @@
 //! Two Linphones on machines of their own talk through the VIP, and find back when the pod under them goes.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use commpool_harness::command::say;
@@ -61,11 +61,15 @@ async fn over_tls_and_over_the_loss_of_the_pod() -> Result<()> {
     phones[0].publish("open", "busy", Some("in a meeting")).await?;
     phones[1].sees(&pool.aor("alice"), "open", Some("busy"), PATIENCE).await?;
 
-    pool.kubectl(&["delete", "pod", &format!("{}-front-end-0", pool.name)])?;
+    // Both within the time that is promised, from the moment the pod is told to go.
+    let back = Instant::now() + COMES_BACK;
+    pool.kubectl(&["delete", "pod", &format!("{}-front-end-0", pool.name), "--wait=false"])?;
     for phone in &phones {
-        phone.signed_in(COMES_BACK).await?;
+        phone.signed_in(back.saturating_duration_since(Instant::now())).await?;
     }
     talk(&pool, &mut phones, "after the pod's end").await?;
+    phones[0].publish("open", "away", None).await?;
+    phones[1].sees(&pool.aor("alice"), "open", Some("away"), PATIENCE).await?;
     let [alice, bob] = phones;
     alice.quit(false).await?;
     bob.sees(&pool.aor("alice"), "closed", None, PATIENCE).await?;

@@ -91,7 +91,9 @@ fn pods(pool: &Pool, part: Part) -> Result<Vec<Pod>> {
 
 /// Waits until none of these pods is left and so many others are ready, and the pool says so.
 fn replaced(pool: &Pool, part: Part, old: &[Pod], replicas: usize) -> Result<()> {
-    wait::until("the end of pods that were told to go", GONE, || {
+    // One after the other, if all of them go.
+    let limit = GONE * u32::try_from(old.len().max(1))?;
+    wait::until("the end of pods that were told to go", limit, || {
         let now = pods(pool, part)?;
         let is_old = |pod: &Pod| old.iter().any(|old| old.uid == pod.uid);
         Ok((now.len() == replicas && now.iter().all(|pod| pod.is_ready && !is_old(pod))).then_some(()))
@@ -151,10 +153,10 @@ async fn nobody_loses_a_word_while_the_pool_changes() -> Result<()> {
     ensure!(returns.iter().all(|times| *times <= 1), "those of the pod connect again once: {returns:?}");
     let returns = under_load(&pool, &people, 2, "from two to three", |pool| scale(pool, 3)).await?;
     ensure!(returns.iter().all(|times| *times == 0), "a new front end costs nobody a connection: {returns:?}");
+    let returns = under_load(&pool, &people, 3, "the Deployment of three is restarted", restart).await?;
+    ensure!(returns.iter().all(|times| *times == 1), "everybody connects again once: {returns:?}");
     let returns = under_load(&pool, &people, 3, "from three to two", |pool| scale(pool, 2)).await?;
     ensure!(returns.iter().sum::<usize>() == 2, "two were at the one that went: {returns:?}");
-    let returns = under_load(&pool, &people, 2, "the Deployment is restarted", restart).await?;
-    ensure!(returns.iter().all(|times| *times == 1), "everybody connects again once: {returns:?}");
     let away = |pool: &Pool| delete_one(pool, Part::Database, &[]);
     let returns = under_load(&pool, &people, 2, "the database's pod is deleted", away).await?;
     ensure!(returns.iter().all(|times| *times == 0), "the database's absence costs connections: {returns:?}");

@@ -1,6 +1,7 @@
 //! Bounds: sizes at the limit and one beyond, slow senders, silent connections, keep-alives, XML made to hurt.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -131,15 +132,15 @@ async fn one_message_may_take_ten_seconds() -> Result<()> {
 async fn who_proves_nothing_is_put_out() -> Result<()> {
     let server = Server::start()?;
     for transport in [Transport::Tcp, Transport::Tls] {
+        // The server's patience begins somewhere between these two moments.
+        let before = Instant::now();
         let idle = Link::open(&server.target(transport)?).await?;
+        let opened = Instant::now();
         let known = server.signed_in("alice", transport).await?;
-        let start = Instant::now();
         let closed = idle.closed(Duration::from_secs(45)).await?;
-        let after = closed - start;
-        ensure!(
-            after >= Duration::from_secs(25) && after < Duration::from_secs(40),
-            "{transport}: closed after {after:?}"
-        );
+        let (most, least) = (closed - before, closed - opened);
+        ensure!(most >= Duration::from_secs(25), "{transport}: closed after {most:?} at most");
+        ensure!(least < Duration::from_secs(40), "{transport}: closed after {least:?} at least");
         ensure!(!known.link().is_closed(), "{transport}: a signed-in client was put out too");
         known.sign_out().await?;
     }
@@ -166,6 +167,35 @@ async fn pings_are_answered() -> Result<()> {
     let client = server.signed_in("alice", Transport::Udp).await?;
     client.link().send(b"\r\n\r\n").await?;
     client.link().pong(PATIENCE).await.context("CRLFCRLF over UDP")?;
+    server.finish()
+}
+
+/// A Binding request of STUN with this transaction, and what follows its head.
+fn binding_request(transaction: u8, attributes: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(attributes.len()).unwrap_or(u8::MAX);
+    [&[0, 1, 0, length, 0x21, 0x12, 0xa4, 0x42], [transaction; 12].as_slice(), attributes].concat()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stun_over_udp_is_answered_to_whom_is_known() -> Result<()> {
+    let server = Server::start()?;
+    let client = server.client("alice", Transport::Udp).await?;
+    client.link().send(&binding_request(1, &[])).await?;
+    client.sign_in().await?;
+    ensure!(client.link().stun(Duration::from_millis(200)).await.is_err(), "a stranger was answered");
+    // Without the cookie, and with a wish that another address answers.
+    let mut old = binding_request(2, &[]);
+    old[4] = 0;
+    client.link().send(&old).await?;
+    client.link().send(&binding_request(3, &[0, 3, 0, 4, 0, 0, 0, 6])).await?;
+    client.link().send(&binding_request(4, &[])).await?;
+    let answer = client.link().stun(PATIENCE).await?;
+    let SocketAddr::V4(own) = client.link().local() else { anyhow::bail!("IPv4 was wanted") };
+    let (port, ip) = (own.port() ^ 0x2112, u32::from(*own.ip()) ^ 0x2112_a442);
+    let mapped = [&[0, 0x20, 0, 8, 0, 1], port.to_be_bytes().as_slice(), &ip.to_be_bytes()].concat();
+    let expected = [&[1, 1, 0, 12, 0x21, 0x12, 0xa4, 0x42], [4; 12].as_slice(), &mapped].concat();
+    ensure!(answer == expected, "{answer:02x?} and not {expected:02x?}");
+    ensure!(client.link().stun(Duration::from_millis(200)).await.is_err(), "more than one answer");
     server.finish()
 }
 

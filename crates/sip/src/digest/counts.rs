@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::time::Moment;
 
-use super::nonce::LIFETIME;
+use super::nonce::{LIFETIME, issued};
 
 /// How many counts below the highest one may still arrive, out of order.
 const WINDOW: u32 = 64;
@@ -17,7 +17,8 @@ pub enum NonceUse {
     First,
     /// Seen before: a replay, or a retransmission that its transaction should have absorbed.
     Replayed,
-    /// 64 or more below the highest count seen, so that nobody knows; or zero, which is no count.
+    /// Nobody knows: 64 or more below the highest count seen, or with a nonce that may be one of those forgotten for want
+    /// of room; or zero, which is no count.
     TooOld,
 }
 
@@ -30,7 +31,9 @@ struct Window {
 }
 
 /// Replay windows of the nonces in use: each dies [`LIFETIME`] after its first use (a nonce is no older at its first
-/// use than that), and when there are too many the oldest goes first. Every call is O(1), amortised.
+/// use than that), and when there are too many the oldest goes first. From then on no nonce is taken for new that was
+/// issued no later than one that went: it costs its client another round, and lets no replay through. Every call is
+/// O(1), amortised.
 ///
 /// Give it checked nonces only, so that nobody can push out others' windows without the work of a right answer.
 #[derive(Debug)]
@@ -39,12 +42,14 @@ pub struct NonceCounts {
     /// The same nonces in the order of their first use, each with the moment it dies.
     order: VecDeque<(Moment, Arc<str>)>,
     capacity: usize,
+    /// Pool seconds at which the youngest nonce was issued that went for want of room.
+    forgotten: Option<u64>,
 }
 
 impl NonceCounts {
     /// A guard over at most `capacity` nonces at a time (at least 1).
     pub fn new(capacity: usize) -> Self {
-        Self { windows: HashMap::new(), order: VecDeque::new(), capacity: capacity.max(1) }
+        Self { windows: HashMap::new(), order: VecDeque::new(), capacity: capacity.max(1), forgotten: None }
     }
 
     /// Notes that `nonce` was used with count `nc`, and says whether that is new.
@@ -56,8 +61,13 @@ impl NonceCounts {
         if let Some(window) = self.windows.get_mut(nonce) {
             return window.accept(nc);
         }
-        while self.windows.len() >= self.capacity {
-            self.drop_oldest();
+        if self.forgotten.is_some_and(|youngest| issued(nonce).unwrap_or(0) <= youngest) {
+            return NonceUse::TooOld;
+        }
+        while self.windows.len() >= self.capacity
+            && let Some(nonce) = self.drop_oldest()
+        {
+            self.forgotten = self.forgotten.max(Some(issued(&nonce).unwrap_or(0)));
         }
         let nonce = Arc::<str>::from(nonce);
         self.windows.insert(Arc::clone(&nonce), Window { highest: nc, seen: 1 });
@@ -81,10 +91,10 @@ impl NonceCounts {
         }
     }
 
-    fn drop_oldest(&mut self) {
-        if let Some((_, nonce)) = self.order.pop_front() {
-            self.windows.remove(&nonce);
-        }
+    fn drop_oldest(&mut self) -> Option<Arc<str>> {
+        let (_, nonce) = self.order.pop_front()?;
+        self.windows.remove(&nonce);
+        Some(nonce)
     }
 }
 
@@ -115,7 +125,9 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::nonce::Nonces;
     use super::*;
+    use crate::otid::PoolKey;
 
     const START: Moment = Moment(1_000_000);
 
@@ -147,15 +159,23 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_goes_when_there_are_too_many() {
+    fn the_oldest_goes_when_there_are_too_many_and_is_not_new_again() {
+        let nonces = Nonces::new(&PoolKey::from_octets(&[4; 32]).unwrap());
+        let issue = |second, salt| nonces.issue(second, "example.org", None, salt);
+        let (old, middle, young) = (issue(100, 1), issue(101, 2), issue(102, 3));
         let mut counts = NonceCounts::new(2);
-        for nonce in ["a", "b", "c"] {
-            counts.accept(START, nonce, 1);
+        for nonce in [&old, &middle, &young] {
+            assert_eq!(counts.accept(START, nonce, 1), NonceUse::First);
         }
         assert_eq!(counts.len(), 2);
-        assert_eq!(counts.accept(START, "b", 1), NonceUse::Replayed);
-        assert_eq!(counts.accept(START, "c", 1), NonceUse::Replayed);
-        assert_eq!(counts.accept(START, "a", 1), NonceUse::First);
+        assert_eq!(counts.accept(START, &middle, 1), NonceUse::Replayed);
+        assert_eq!(counts.accept(START, &young, 1), NonceUse::Replayed);
+        assert_eq!(counts.accept(START, &old, 1), NonceUse::TooOld, "what was forgotten is not taken for new");
+        assert_eq!(counts.accept(START, &old, 2), NonceUse::TooOld);
+        assert_eq!(counts.accept(START, &issue(100, 9), 1), NonceUse::TooOld, "it might have been one of those");
+        assert_eq!(counts.accept(START, &issue(101, 9), 1), NonceUse::First, "issued later than any that went");
+        assert_eq!(counts.accept(START, &middle, 2), NonceUse::TooOld, "gone by now");
+        assert_eq!(counts.accept(START, &young, 2), NonceUse::First);
     }
 
     proptest! {

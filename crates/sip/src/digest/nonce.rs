@@ -87,6 +87,11 @@ fn tagged(family: u8, address: u128) -> [u8; 17] {
     octets
 }
 
+/// Pool seconds at which a nonce of the right form was issued.
+pub(super) fn issued(nonce: &str) -> Option<u64> {
+    split(nonce).map(|(issued, _, _)| issued)
+}
+
 /// Time, salt and authenticator of a nonce of the right form.
 fn split(nonce: &str) -> Option<(u64, u64, [u8; 16])> {
     let mut octets = [0; OCTETS];

@@ -11,14 +11,19 @@ use crate::time::Moment;
 
 /// What a request turned out to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Received {
+pub enum Received<F> {
     /// A new transaction: work on it, then [`ServerTransactions::respond`].
     New,
     /// A retransmission of a request that is still being worked on: do nothing.
     Absorbed,
-    /// A retransmission of a request that has been answered: send this again, to where the request came from.
-    Repeat(Bytes),
-    /// The table is full: the request was not taken in; answer without a transaction.
+    /// A retransmission of a request that has been answered: send the answer again, to where the first copy came from.
+    Repeat {
+        /// The flow of the first copy.
+        flow: F,
+        /// The answer.
+        response: Bytes,
+    },
+    /// The table is full of requests without an answer: this one was not taken in; answer without a transaction.
     Full,
 }
 
@@ -34,13 +39,16 @@ pub enum ServerDue {
 /// The non-INVITE server transactions of one front end, by their identity.
 ///
 /// A transaction whose request came over a reliable transport is over with its final response or its flow; over an
-/// unreliable one it answers retransmissions for another 64·T1 (timer J), whatever becomes of the flow.
+/// unreliable one it answers retransmissions for another 64·T1 (timer J), whatever becomes of the flow; or shorter, where
+/// its place is needed: then the one that was answered longest ago goes, whose client needs it least.
 #[derive(Debug)]
 pub struct ServerTransactions<F> {
     entries: HashMap<Otid, Entry<F>>,
     timers: Timers<Otid>,
     /// Transactions that end with their flow.
     reliable: BTreeSet<(F, Otid)>,
+    /// Transactions with a final response, by the moment at which they end: who was answered first is first.
+    answered: BTreeSet<(Moment, Otid)>,
     /// Transactions without a final response.
     open: usize,
     capacity: usize,
@@ -75,14 +83,21 @@ enum Step {
 impl<F: Copy + Ord> ServerTransactions<F> {
     /// An empty table for at most `capacity` transactions.
     pub fn new(capacity: usize) -> Self {
-        Self { entries: HashMap::new(), timers: Timers::new(), reliable: BTreeSet::new(), open: 0, capacity }
+        Self {
+            entries: HashMap::new(),
+            timers: Timers::new(),
+            reliable: BTreeSet::new(),
+            answered: BTreeSet::new(),
+            open: 0,
+            capacity,
+        }
     }
 
     /// What a request with this identity would be, without taking it in: `None` for a new one.
-    pub fn seen(&self, otid: &Otid) -> Option<Received> {
+    pub fn seen(&self, otid: &Otid) -> Option<Received<F>> {
         self.entries.get(otid).map(|entry| match &entry.state {
             State::Answered(response) | State::Working { provisional: Some(response), .. } => {
-                Received::Repeat(response.clone())
+                Received::Repeat { flow: entry.flow, response: response.clone() }
             }
             State::Working { provisional: None, .. } => Received::Absorbed,
         })
@@ -101,13 +116,15 @@ impl<F: Copy + Ord> ServerTransactions<F> {
 
     /// Takes in a request that came over `flow`.
     ///
-    /// A retransmission over another flow than the first copy's is a retransmission all the same, but the response goes
-    /// to the first flow: who knows a request could otherwise draw its response to himself.
-    pub fn receive(&mut self, now: Moment, otid: Otid, flow: F, reliable: bool) -> Received {
+    /// A retransmission over another flow than the first copy's is a retransmission all the same, but every response
+    /// goes to the first flow: who has seen a request, as its recipient has, could otherwise draw its response to
+    /// himself, or over UDP to whomever he names as source. A client whose address changes between two copies loses no
+    /// more than it does by a lost datagram: it sends a new request.
+    pub fn receive(&mut self, now: Moment, otid: Otid, flow: F, reliable: bool) -> Received<F> {
         if let Some(seen) = self.seen(&otid) {
             return seen;
         }
-        if self.entries.len() >= self.capacity {
+        if self.entries.len() >= self.capacity && !self.make_room() {
             return Received::Full;
         }
         let state = State::Working { step: Step::Trying, provisional: None };
@@ -140,6 +157,7 @@ impl<F: Copy + Ord> ServerTransactions<F> {
             entry.state = State::Answered(response);
             entry.due = now + T1_64;
             self.timers.arm(entry.due, *otid);
+            self.answered.insert((entry.due, *otid));
             self.open -= 1;
         }
         self.settle();
@@ -215,13 +233,24 @@ impl<F: Copy + Ord> ServerTransactions<F> {
         self.entries.is_empty()
     }
 
+    /// Forgets the transaction answered longest ago. False: none is answered.
+    fn make_room(&mut self) -> bool {
+        let Some((_, oldest)) = self.answered.first().copied() else { return false };
+        self.remove(&oldest);
+        self.settle();
+        true
+    }
+
     fn remove(&mut self, otid: &Otid) -> Option<F> {
         let entry = self.entries.remove(otid)?;
         if entry.reliable {
             self.reliable.remove(&(entry.flow, *otid));
         }
-        if let State::Working { .. } = entry.state {
-            self.open -= 1;
+        match entry.state {
+            State::Working { .. } => self.open -= 1,
+            State::Answered(_) => {
+                self.answered.remove(&(entry.due, *otid));
+            }
         }
         Some(entry.flow)
     }

@@ -34,9 +34,9 @@ fn a_retransmission_is_absorbed_then_answered_for_64_t1() {
     assert_eq!(table.open(), 0);
     assert_eq!(table.respond(at(601), &otid(1), trying(), true), None, "one final response only");
     assert_eq!(table.respond(at(601), &otid(1), trying(), false), None);
-    assert_eq!(table.receive(at(1500), otid(1), 7, false), Received::Repeat(ok()));
+    assert_eq!(table.receive(at(1500), otid(1), 7, false), Received::Repeat { flow: 7, response: ok() });
     assert_eq!(table.due(at(32_599)), []);
-    assert_eq!(table.receive(at(32_599), otid(1), 7, false), Received::Repeat(ok()));
+    assert_eq!(table.receive(at(32_599), otid(1), 7, false), Received::Repeat { flow: 7, response: ok() });
     assert_eq!(table.due(at(32_600)), []);
     assert_eq!((table.len(), table.next_due()), (0, None));
     assert_eq!(table.receive(at(32_601), otid(1), 7, false), Received::New);
@@ -60,7 +60,7 @@ fn trying_comes_at_three_and_a_half_seconds_and_the_end_at_eight() {
         assert_eq!(table.due(at(3499)), []);
         assert_eq!(table.due(at(3500)), [ServerDue::Trying100(otid(1))]);
         assert_eq!(table.respond(at(3500), &otid(1), trying(), false), Some(7));
-        assert_eq!(table.receive(at(4000), otid(1), 7, reliable), Received::Repeat(trying()));
+        assert_eq!(table.receive(at(4000), otid(1), 7, reliable), Received::Repeat { flow: 7, response: trying() });
         assert_eq!(table.due(at(7999)), []);
         assert_eq!(table.due(at(8000)), [ServerDue::Overdue(otid(1))]);
         assert_eq!(table.respond(at(8000), &otid(1), ok(), true), Some(7), "there is still time for an answer");
@@ -106,6 +106,10 @@ fn another_flow_cannot_draw_the_answer_to_itself() {
     table.receive(at(0), otid(1), 7, true);
     assert_eq!(table.receive(at(1), otid(1), 66, true), Received::Absorbed);
     assert_eq!(table.respond(at(2), &otid(1), ok(), true), Some(7));
+
+    table.receive(at(0), otid(2), 7, false);
+    table.respond(at(1), &otid(2), ok(), true);
+    assert_eq!(table.receive(at(2), otid(2), 66, false), Received::Repeat { flow: 7, response: ok() });
 }
 
 #[test]
@@ -118,6 +122,22 @@ fn a_full_table_says_so_and_challenges_need_no_place() {
     assert_eq!(table.forget(&otid(1)), Some(7));
     assert_eq!(table.forget(&otid(1)), None);
     assert_eq!(table.receive(at(0), otid(3), 7, false), Received::New);
+}
+
+#[test]
+fn answered_ones_give_way_when_the_table_is_full() {
+    let mut table = ServerTransactions::new(3);
+    for number in 1..=3 {
+        table.receive(at(0), otid(number), 7, false);
+    }
+    table.respond(at(10), &otid(2), ok(), true);
+    table.respond(at(20), &otid(1), ok(), true);
+    assert_eq!(table.receive(at(30), otid(4), 7, false), Received::New);
+    assert_eq!(table.seen(&otid(2)), None, "answered longest ago");
+    assert_eq!(table.seen(&otid(1)), Some(Received::Repeat { flow: 7, response: ok() }));
+    assert_eq!(table.receive(at(40), otid(5), 7, false), Received::New);
+    assert_eq!(table.receive(at(50), otid(6), 7, false), Received::Full, "work that was begun is not forgotten");
+    assert_eq!((table.len(), table.open()), (3, 3));
 }
 
 /// What happens to the table.
@@ -193,13 +213,25 @@ fn plain_respond(model: &mut Vec<Plain>, now: Moment, otid: Otid, last: bool) ->
     Some(flow)
 }
 
-fn plain_receive(model: &mut Vec<Plain>, now: Moment, otid: Otid, flow: u8, reliable: bool, room: usize) -> Received {
+fn plain_receive(
+    model: &mut Vec<Plain>,
+    now: Moment,
+    otid: Otid,
+    flow: u8,
+    reliable: bool,
+    room: usize,
+) -> Received<u8> {
     match model.iter().find(|entry| entry.otid == otid) {
-        Some(entry) if entry.answered.is_some() => Received::Repeat(ok()),
-        Some(entry) if entry.provisional => Received::Repeat(trying()),
+        Some(entry) if entry.answered.is_some() => Received::Repeat { flow: entry.flow, response: ok() },
+        Some(entry) if entry.provisional => Received::Repeat { flow: entry.flow, response: trying() },
         Some(_) => Received::Absorbed,
-        None if model.len() >= room => Received::Full,
+        None if model.len() >= room && model.iter().all(|entry| entry.answered.is_none()) => Received::Full,
         None => {
+            if model.len() >= room {
+                let answered = model.iter().filter_map(|entry| Some((entry.answered?, entry.otid)));
+                let oldest = answered.min().map(|(_, otid)| otid);
+                model.retain(|entry| Some(entry.otid) != oldest);
+            }
             let (provisional, said_trying, said_overdue) = (false, false, false);
             let (begun, answered) = (now, None);
             model.push(Plain { otid, flow, reliable, begun, provisional, answered, said_trying, said_overdue });
@@ -249,6 +281,7 @@ proptest! {
             prop_assert!(table.timers.held() <= most_held(table.len()), "deadlines leak");
         }
         table.due(now + Duration::from_secs(70));
-        prop_assert!(table.is_empty() && table.reliable.is_empty() && table.timers.held() == 0 && table.open() == 0);
+        prop_assert!(table.is_empty() && table.reliable.is_empty() && table.answered.is_empty());
+        prop_assert!(table.timers.held() == 0 && table.open() == 0);
     }
 }

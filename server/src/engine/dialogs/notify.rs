@@ -76,7 +76,7 @@ impl Engine {
         let target = own.presentity.and_then(|user| self.watched.get(user));
         let visible = target
             .filter(|t| t.address == own.address)
-            .filter(|t| subscribe::visible(&self.settings, &own.watcher_address, t.state, &t.aces))
+            .filter(|t| subscribe::visible(&self.settings, &own.watcher_address, &t.address, t.state, &t.aces))
             .map(|t| t.shown());
         let hidden;
         let body = match &visible {
