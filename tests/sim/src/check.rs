@@ -50,8 +50,8 @@ struct Presence {
     ever: bool,
     /// Has a device over UDP, whose silence nobody can time.
     udp: bool,
-    /// Has several devices, of which now one counts, now another.
-    many: bool,
+    /// How many devices it has: of several, now one counts, now another.
+    owned: u32,
 }
 
 /// Everything that was promised and seen.
@@ -91,14 +91,11 @@ impl Check {
         *self.counts.entry(what).or_default() += 1;
     }
 
-    /// A user has a device over UDP.
-    pub fn has_udp(&mut self, user: &str) {
-        self.users.entry(user.to_owned()).or_default().udp = true;
-    }
-
-    /// A user has several devices.
-    pub fn has_many(&mut self, user: &str) {
-        self.users.entry(user.to_owned()).or_default().many = true;
+    /// A user has a device, over UDP perhaps.
+    pub fn has_device(&mut self, user: &str, udp: bool) {
+        let presence = self.users.entry(user.to_owned()).or_default();
+        presence.owned += 1;
+        presence.udp |= udp;
     }
 
     /// Number of the next note.
@@ -287,7 +284,7 @@ impl Check {
 
     /// What a dialog is shown never falls back to what was published before: I4.
     fn versions_rise(&mut self, now: Moment, watcher: usize, call_id: &str, user: &str, view: View) {
-        let Some(note) = view.note.filter(|_| self.users.get(user).is_some_and(|presence| !presence.many)) else {
+        let Some(note) = view.note.filter(|_| self.users.get(user).is_some_and(|presence| presence.owned == 1)) else {
             return;
         };
         let newest = self.newest.entry((watcher, call_id.to_owned())).or_default();

@@ -37,61 +37,19 @@ const EPOCH: u64 = 1_795_500_000;
 /// Something that happens at a time.
 #[derive(Debug)]
 enum Event {
-    Input {
-        fe: usize,
-        inc: Incarnation,
-        input: Box<Input>,
-    },
-    Tick {
-        fe: usize,
-        inc: Incarnation,
-    },
-    Store {
-        fe: usize,
-        inc: Incarnation,
-        token: u64,
-        operation: Box<Operation>,
-    },
-    Connect {
-        client: usize,
-    },
-    ToClient {
-        client: usize,
-        life: u64,
-        octets: Bytes,
-    },
-    Closed {
-        client: usize,
-        life: u64,
-    },
-    Wake {
-        client: usize,
-        timer: Timer,
-    },
-    StartFrontEnd {
-        fe: usize,
-    },
-    LinkUp {
-        from: usize,
-        inc: Incarnation,
-        to: Incarnation,
-    },
-    LinkDown {
-        from: usize,
-        inc: Incarnation,
-        to: Incarnation,
-    },
-    Thaw {
-        fe: usize,
-    },
-    /// The database crashes and loses what came after these rows.
-    Crash {
-        kept: Box<SoftRows>,
-    },
-    Heal {
-        a: usize,
-        b: usize,
-    },
+    Input { fe: usize, inc: Incarnation, input: Box<Input> },
+    Tick { fe: usize, inc: Incarnation },
+    Store { fe: usize, inc: Incarnation, token: u64, operation: Box<Operation> },
+    Connect { client: usize },
+    ToClient { client: usize, life: u64, octets: Bytes },
+    Closed { client: usize, life: u64 },
+    Wake { client: usize, timer: Timer },
+    StartFrontEnd { fe: usize },
+    LinkUp { from: usize, inc: Incarnation, to: Incarnation },
+    LinkDown { from: usize, inc: Incarnation, to: Incarnation },
+    Thaw { fe: usize },
+    Crash { kept: Box<SoftRows> },
+    Heal { a: usize, b: usize },
     Fault,
     Look,
 }
@@ -199,12 +157,7 @@ impl World {
                 let index = world.clients.len();
                 world.clients.push(Client::new(index, user, udp, others.clone()));
                 world.paths.push(None);
-                if udp {
-                    world.check.has_udp(user);
-                }
-                if device > 0 {
-                    world.check.has_many(user);
-                }
+                world.check.has_device(user, udp);
                 let at = world.now + rng.between(Duration::from_millis(100), Duration::from_secs(4));
                 world.at(at, Event::Connect { client: index });
             }
@@ -272,11 +225,6 @@ impl World {
     /// Engines that run.
     pub fn engines(&self) -> impl Iterator<Item = &Engine> {
         self.places.iter().filter_map(|place| place.engine.as_ref())
-    }
-
-    /// What is left of everybody in the store, by table.
-    pub fn soft_rows(&self) -> [(&'static str, usize); 4] {
-        self.store.soft_rows()
     }
 
     /// How many devices have a connection to the front end in a place.

@@ -31,6 +31,11 @@ impl World {
         self.outage = Outage { until: self.now + lasts, whose, hang };
     }
 
+    /// What is left of everybody in the store, by table.
+    pub fn soft_rows(&self) -> [(&'static str, usize); 4] {
+        self.store.soft_rows()
+    }
+
     pub(super) fn store_is_away(&self, fe: usize) -> bool {
         self.now < self.outage.until && self.outage.whose.is_none_or(|whose| whose == fe)
     }
