@@ -53,10 +53,6 @@ impl Held {
         rows
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
-    }
-
     pub(super) fn forget(&mut self, user: UserRef, id: Key128) {
         self.0.remove(&(user, id));
     }
