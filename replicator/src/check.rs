@@ -89,6 +89,11 @@ impl Checker<'_> {
         self.say(step, if good { Status::Good } else { Status::Warning }, detail);
     }
 
+    /// Of what a run needs somebody for: without anybody it could bring nobody.
+    fn judge_some(&mut self, step: &'static str, some: u64, good: bool, detail: String) {
+        if some == 0 { self.say(step, Status::Failed, detail) } else { self.judge(step, good, detail) }
+    }
+
     async fn server(&mut self, server: &Server) -> Result<Connection, Kind> {
         let mut connection = match self.ldap.open(server).await {
             Ok(connection) => connection,
@@ -141,14 +146,22 @@ impl Checker<'_> {
         self.judge("users", keyless == 0, format!("{found} entries, {keyless} of them without a key"));
         let without = found - keyless - addressed - unusable;
         let text = format!("{addressed} with an address, {unusable} with one that cannot be used, {without} with none");
-        self.judge("addresses", addressed > 0 && unusable == 0, text);
+        self.judge_some("addresses", addressed, unusable == 0, text);
         let unsaid = found - keyless - enabled - disabled;
         let text =
             format!("{enabled} may sign in by their own entry, {disabled} are switched off, {unsaid} are not enabled");
-        self.judge("enabled", enabled > 0, text);
+        self.judge_some("enabled", enabled, true, text);
+        if survey.veiled > 0 {
+            let text = format!(
+                "{} entries do not show userAccountControl: the account may not read it, or they are no accounts (set \
+                 mapping.enabled.accountControl to false, or use a narrower filter); none of them may sign in",
+                survey.veiled
+            );
+            self.say("enabled", Status::Failed, text);
+        }
         if !config.mapping.enabled.group.is_empty() {
             let group = shown(&config.mapping.enabled.group, 200);
-            self.judge("group", members > 0, format!("{members} of the entries are members of `{group}`"));
+            self.judge_some("group", members, true, format!("{members} of the entries are members of `{group}`"));
         }
         let missing = missing(config, survey);
         if missing.is_empty() {
@@ -161,9 +174,14 @@ impl Checker<'_> {
     }
 }
 
-/// Attributes that were asked for and never came. Of the two that may be the key one is enough.
+/// Attributes that were asked for and never came. Of the two that may be the key one is enough, and `objectGUID` need not
+/// be there where it is not the key.
 fn missing(config: &Directory, survey: &Survey) -> Vec<String> {
-    let is_key = |name: &str| config.mapping.key.is_empty() && matches!(name, "objectGUID" | "entryUUID");
+    let key = config.mapping.key.as_str();
+    let is_key = |name: &str| {
+        key.is_empty() && matches!(name, "objectGUID" | "entryUUID")
+            || name == "objectGUID" && !key.eq_ignore_ascii_case(name)
+    };
     let never = survey.attributes.iter().filter(|(name, count)| *count == 0 && !is_key(name));
     never.map(|(name, _)| name.clone()).collect()
 }

@@ -64,8 +64,8 @@ impl Planned {
     pub fn why_held(&self) -> String {
         let Tally { losing, users, .. } = self.tally;
         format!(
-            "{losing} of {users} users would lose the service without the directory saying so of each: nothing was \
-             changed; if it is meant, set removal.releaseDigest to {}",
+            "{losing} of {users} users would lose the service without the directory saying so of each, or their passwords \
+             by another address: nothing was changed; if it is meant, set removal.releaseDigest to {}",
             self.tally.digest()
         )
     }
@@ -178,7 +178,7 @@ impl Comparison {
 
     /// Decides about everybody.
     async fn plan(&self, mut visit: impl FnMut(&Case, &Step)) -> Result<Planned, Fault> {
-        let mut tally = Tally::default();
+        let mut tally = Tally::new(self.version);
         self.survey.named.iter().for_each(|line| tally.conflict(line.clone()));
         tally.counts.conflicts = self.survey.conflicts;
         let mut after = None;
@@ -195,32 +195,37 @@ impl Comparison {
         Ok(Planned { survey: self.survey.clone(), tally, held })
     }
 
-    /// Refuses an answer that would take the service from everybody.
+    /// Refuses an answer that would take the service from everybody, or that could bring nobody to a pool without users.
     fn believable(&self, tally: &Tally) -> Result<(), Fault> {
         let incomplete = |text: String| Err(Fault::new(Kind::Incomplete, text));
         let users = tally.users;
-        let Survey { found, keyless, addressed, unusable, .. } = self.survey;
+        let Survey { found, keyless, addressed, unusable, enabled, disabled, members, .. } = self.survey;
+        let at_stake = if users == 0 { String::new() } else { format!(", and there are {users} users") };
         if found > 0 && keyless == found {
             return incomplete(format!(
                 "none of {found} entries has a key: the account may not read it, or mapping.key is wrong"
             ));
         }
-        if users == 0 {
-            return Ok(());
-        }
         if found == 0 {
-            return incomplete(format!("the filter finds nobody, and there are {users} users: nothing was changed"));
+            return incomplete(format!("the filter finds nobody{at_stake}: nothing was changed"));
         }
         // An account that may not read people still sees what everybody sees.
         if addressed + unusable == 0 {
             return incomplete(format!(
-                "none of {found} entries has an address, and there are {users} users: the account may not read them, or \
+                "none of {found} entries has an address{at_stake}: the account may not read them, or \
                  mapping.sipAddress is wrong; nothing was changed"
             ));
         }
-        if self.grouped && self.survey.members == 0 && tally.losing > 0 {
+        if users == 0 && enabled + disabled == 0 {
             return incomplete(format!(
-                "nobody whom the filter finds is in the group, and there are {users} users: nothing was changed"
+                "none of {found} entries says whether it may sign in: the account may not read that, or mapping.enabled \
+                 is wrong; nothing was changed"
+            ));
+        }
+        if self.grouped && members == 0 && (users == 0 || tally.losing > 0) {
+            return incomplete(format!(
+                "nobody whom the filter finds is in the group{at_stake}: nothing was changed; a primary group, such as \
+                 Domain Users, does not name its members"
             ));
         }
         Ok(())

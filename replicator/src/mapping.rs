@@ -98,7 +98,8 @@ impl Mapper {
         names.extend([&mapping.phone, &mapping.title, &mapping.company, &mapping.office].map(String::clone));
         names.push(mapping.enabled.attribute.clone());
         if mapping.enabled.account_control {
-            names.push("userAccountControl".to_owned());
+            // What has the one is an entry of an Active Directory, and must have the other.
+            names.extend(["objectGUID", "userAccountControl"].map(str::to_owned));
         }
         let mut seen = Vec::new();
         names.retain(|name| {
@@ -176,11 +177,19 @@ impl Mapper {
         Err(Refused::Foreign(address.domain().to_owned()))
     }
 
+    /// Whether an entry does not show the account's own switch, although it has one.
+    pub fn hides_switch(&self, entry: &Entry) -> bool {
+        let asked = self.mapping.enabled.account_control;
+        asked && entry.has("objectGUID") && !entry.has("userAccountControl")
+    }
+
     fn enabled(&self, entry: &Entry) -> Verdict {
         let enabled = &self.mapping.enabled;
         let mut verdict = Verdict::Yes;
         if enabled.account_control {
             match entry.values("userAccountControl")[..] {
+                // Not shown rather than not there: whom it switches off must not come back.
+                [] if self.hides_switch(entry) => verdict = Verdict::Unsaid,
                 [] => {}
                 [bits, ..] => match std::str::from_utf8(bits).ok().and_then(|bits| bits.trim().parse::<i64>().ok()) {
                     Some(bits) if bits & ACCOUNT_DISABLED != 0 => return Verdict::No,

@@ -129,6 +129,18 @@ pub enum Act {
     Refuse,
 }
 
+/// What a user loses without the directory saying in words that he shall.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Loss {
+    /// The service, and in the end all that belongs to him: he is not found.
+    Missing = 1,
+    /// The service: no usable address, or nothing says that he may sign in.
+    Unsaid = 2,
+    /// His passwords, and what others know him by: he has another address.
+    Renamed = 3,
+}
+
 /// What is done about a user, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
@@ -136,8 +148,8 @@ pub struct Step {
     pub act: Act,
     /// The row for the store, if anything is written.
     pub change: Option<Change>,
-    /// Whether he loses the service without the directory saying so of him.
-    pub losing: bool,
+    /// What he loses, if he loses something that the brake counts.
+    pub loss: Option<Loss>,
     /// Whether his passwords go, because they were made for another address.
     pub drops_passwords: bool,
     /// Why the entry does not get what it asks for, for people; at most 256 octets.
@@ -146,7 +158,7 @@ pub struct Step {
 
 impl Step {
     const fn nothing(act: Act) -> Self {
-        Self { act, change: None, losing: false, drops_passwords: false, conflict: None }
+        Self { act, change: None, loss: None, drops_passwords: false, conflict: None }
     }
 }
 
@@ -163,7 +175,8 @@ fn absent(key: Key128, known: &Known, policy: &Policy, now: Micros) -> Step {
     match known.purge_at {
         None => Step {
             change: Some(Change::Lapse { key, purge_at: now.plus_seconds(policy.grace) }),
-            losing: known.state == State::On,
+            // Switched off or not: when the grace is over all that is his goes, and nothing asks again.
+            loss: Some(Loss::Missing),
             ..Step::nothing(Act::Lapse)
         },
         Some(due) if due <= now => Step { change: Some(Change::Remove { key }), ..Step::nothing(Act::Remove) },
@@ -187,7 +200,6 @@ fn present(case: &Case, found: &Found, known: Option<&Known>) -> Step {
     };
     // What he had stays his while nobody else gets it.
     let address = given.or_else(|| known.address.clone().filter(|_| !case.yields));
-    let losing = known.state == State::On && state != State::On && found.enabled != Verdict::No;
     let same = known.state == state
         && known.address == address
         && known.fingerprint == found.fingerprint
@@ -202,7 +214,11 @@ fn present(case: &Case, found: &Found, known: Option<&Known>) -> Step {
         _ => Act::Change,
     };
     let drops_passwords = known.address.is_some() && known.address != address;
-    Step { act, change: Some(row(found, address, state)), losing, drops_passwords, conflict }
+    let loses_service = known.state == State::On && state != State::On && found.enabled != Verdict::No;
+    // Nobody brings passwords back, not even those of somebody who is switched off for now.
+    let renamed = drops_passwords.then_some(Loss::Renamed);
+    let loss = if loses_service { Some(Loss::Unsaid) } else { renamed };
+    Step { act, change: Some(row(found, address, state)), loss, drops_passwords, conflict }
 }
 
 fn row(found: &Found, address: Option<String>, state: State) -> Change {
@@ -239,16 +255,21 @@ pub struct Tally {
     pub counts: Counts,
     /// The first conflicts.
     pub conflicts: Vec<String>,
-    /// Users who lose the service without the directory saying so of each.
+    /// Users who lose something that the brake counts.
     pub losing: u64,
     /// Users known that were found at the last run.
     pub users: u64,
-    /// Whether the directory knows anybody who may sign in.
-    pub somebody: bool,
+    /// Version of the source that the plan is for.
+    version: u64,
     losers: Sha256,
 }
 
 impl Tally {
+    /// Of a plan for this version of the source in the store.
+    pub fn new(version: u64) -> Self {
+        Self { version, ..Self::default() }
+    }
+
     /// Counts what is done about a user.
     pub fn add(&mut self, case: &Case, step: &Step) {
         let counts = &mut self.counts;
@@ -268,12 +289,17 @@ impl Tally {
         if let Some(conflict) = &step.conflict {
             self.conflict(conflict.clone());
         }
-        if step.losing {
+        if let Some(loss) = step.loss {
             self.losing += 1;
             self.losers.update(case.key.0);
+            self.losers.update([loss as u8]);
+            if let (Loss::Renamed, Some(Change::Put { address, .. })) = (loss, &step.change) {
+                let address = address.as_deref().unwrap_or_default();
+                self.losers.update((address.len() as u64).to_be_bytes());
+                self.losers.update(address);
+            }
         }
         self.users += u64::from(case.known.as_ref().is_some_and(|known| known.purge_at.is_none()));
-        self.somebody |= case.found.as_ref().is_some_and(|found| found.enabled == Verdict::Yes);
     }
 
     /// Counts a conflict.
@@ -284,13 +310,14 @@ impl Tally {
         }
     }
 
-    /// Names those who lose the service: the same for the same users, whenever it is made.
+    /// Names those who lose something, with what they lose: the same for the same losses until anything is applied.
     pub fn digest(&self) -> String {
-        let hash = self.losers.clone().finalize();
+        let hash = Sha256::new().chain_update(self.version.to_be_bytes()).chain_update(self.losers.clone().finalize());
+        let hash = hash.finalize();
         hash.iter().take(8).map(|octet| format!("{octet:02x}")).collect()
     }
 
-    /// Whether too many would lose the service, and nothing releases this plan.
+    /// Whether too many would lose something, and nothing releases this plan.
     pub fn held(&self, policy: &Policy) -> bool {
         let part = self.users.saturating_mul(policy.max_percent) / 100;
         let many = self.losing > policy.max_count || self.losing > part.max(FEW);

@@ -22,6 +22,12 @@ pub const ROWS: u32 = 1000;
 const LEASE_MS: u32 = 60_000;
 /// How often it is kept.
 const KEEP: Duration = Duration::from_secs(15);
+/// How long a lease of somebody else is waited for at most: longer than one lasts that is not kept.
+const WAIT: Duration = Duration::from_secs(75);
+/// How often it is looked at meanwhile.
+const LOOK: Duration = Duration::from_millis(500);
+/// A lease that ends so much later than it did has been kept: clocks do not run so unevenly.
+const SLACK: Duration = Duration::from_secs(1);
 /// How long a store that is away is waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Between two attempts.
@@ -71,23 +77,38 @@ impl Records {
         }
     }
 
-    /// Takes the lease and keeps it.
+    /// Takes the lease and keeps it. One that nobody keeps is waited for: its holder was killed, or was this very run,
+    /// whose answer got lost; or he gives it back before long.
     ///
     /// # Errors
-    /// Somebody else has it, or the store is away.
+    /// Somebody else has it and is seen to keep it, or the store is away.
     pub async fn lease(&self, holder: &str) -> Result<Lease, Fault> {
         let take = LeaseTake { name: SOURCE.to_owned(), holder: holder.to_owned(), ttl_ms: LEASE_MS };
-        match self.ask(take).await? {
-            LeaseTaken::Taken(token) => {
-                let lost = CancellationToken::new();
-                let kept = tokio::spawn(keep(self.clone(), token, lost.clone()));
-                Ok(Lease { token, lost, kept: tokio_util::task::AbortOnDropHandle::new(kept) })
-            }
-            LeaseTaken::Held { by, ms_left } => {
+        let patience = Instant::now() + WAIT;
+        let mut latest_end = None;
+        loop {
+            let asked = Instant::now();
+            let (by, left) = match self.ask(take.clone()).await? {
+                LeaseTaken::Taken(token) => {
+                    let lost = CancellationToken::new();
+                    let kept = tokio::spawn(keep(self.clone(), token, lost.clone()));
+                    return Ok(Lease { token, lost, kept: tokio_util::task::AbortOnDropHandle::new(kept) });
+                }
+                LeaseTaken::Held { by, ms_left } => (by, Duration::from_millis(ms_left)),
+            };
+            // It was told between asking and now, so that it ends between these two.
+            let earliest_end = asked + left;
+            let latest_end = *latest_end.get_or_insert_with(|| {
+                tracing::info!(by, ?left, "another run has the lease: waiting for its end");
+                Instant::now() + left
+            });
+            if earliest_end > latest_end + SLACK || earliest_end > patience {
                 let by = crate::text::shown(&by, 200);
-                let text = format!("another run is active: {by}, its lease has {} s left", ms_left.div_ceil(1000));
-                Err(Fault::new(Kind::Busy, text))
+                let text =
+                    format!("another run is active: {by}, its lease has {} s left", left.as_millis().div_ceil(1000));
+                return Err(Fault::new(Kind::Busy, text));
             }
+            tokio::time::sleep(LOOK).await;
         }
     }
 

@@ -43,6 +43,8 @@ pub struct Survey {
     pub enabled: u64,
     /// Entries that are switched off.
     pub disabled: u64,
+    /// Entries that do not show whether they are switched off, although they must know.
+    pub veiled: u64,
     /// Members of the group among them.
     pub members: u64,
     /// Attributes asked for, and how many entries have each.
@@ -54,8 +56,9 @@ pub struct Survey {
 }
 
 impl Survey {
-    fn note(&mut self, entry: &Entry, found: Option<&Found>) {
+    fn note(&mut self, entry: &Entry, found: Option<&Found>, veiled: bool) {
         self.found += 1;
+        self.veiled += u64::from(veiled);
         for (name, count) in &mut self.attributes {
             *count += u64::from(entry.has(name));
         }
@@ -119,7 +122,7 @@ impl Intake {
         let mut keyless = 0;
         for entry in &entries {
             let mapped = self.mapper.map(entry);
-            self.survey.note(entry, mapped.as_ref());
+            self.survey.note(entry, mapped.as_ref(), self.mapper.hides_switch(entry));
             keyless += u64::from(mapped.is_none());
             found.extend(mapped);
         }

@@ -16,6 +16,7 @@ use commpool_store::postgres::PostgresOptions;
 use commpool_store::{FolderLock, LockError, SqliteOptions, lock_folder};
 use commpool_store::{Store, StoreError, system_clock};
 use prometheus_client::registry::Registry;
+use rustls_pki_types::UnixTime;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -26,7 +27,7 @@ use crate::directory::{Cycle, Replication};
 use crate::front_end::{Ended, FrontEnd, Parts};
 use crate::management::{self, Management};
 use crate::metrics::Metrics;
-use crate::peers::identity::{PeerFiles, PeerIdentity, PeerIdentityError};
+use crate::peers::identity::{CurrentPeer, PeerFiles, PeerIdentity, PeerIdentityError};
 use crate::settings::Settings;
 use crate::start::{PeerSide, Starter};
 use crate::transport::listen::{Acceptor, BindError, Bound};
@@ -120,7 +121,7 @@ fn peer_side(peers: &Peers) -> Result<PeerSide, BootError> {
         key: peers.key_file.clone(),
         authority: peers.ca_file.clone(),
     };
-    let identity = Arc::new(PeerIdentity::load(&files)?);
+    let identity = Arc::new(ArcSwap::from_pointee(PeerIdentity::load(&files)?));
     let bind = |error| BindError { transport: "peers", address: peers.listen, error };
     let listener = std::net::TcpListener::bind(peers.listen).map_err(bind)?;
     listener.set_nonblocking(true)?;
@@ -175,6 +176,10 @@ impl Booted {
             tokio::spawn(management::serve(listener, Arc::clone(&management), management_stop.clone()));
         }
         let (peers_in, peers) = mpsc::channel(EVENTS);
+        let peer = self.peers.as_ref().map(|side| Arc::clone(&side.identity));
+        if let Some(peer) = &peer {
+            metrics.peer_certificate_not_after(peer.load().not_after());
+        }
         let starter = Starter {
             store: self.store.clone(),
             key: self.key,
@@ -197,7 +202,7 @@ impl Booted {
             settings: settings_out,
             heartbeat,
             metrics: Arc::clone(&metrics),
-            ready: Arc::clone(&management.ready),
+            management: Arc::clone(&management),
             finish: finish(&self.config),
             peers,
             links: started.links,
@@ -227,7 +232,8 @@ impl Booted {
         let replication = replication(&self.config, &self.store, directory, &management, &metrics, &stop).await;
         let replication = replication.map(|replication| tokio::spawn(replication.run(stop.clone())));
         let tls = self.config.tls.clone();
-        let reload = Reload { config_file, tls, current, metrics, settings: settings_in, directory: directory_in };
+        let reload =
+            Reload { config_file, tls, current, peer, metrics, settings: settings_in, directory: directory_in };
         let reload = tokio::spawn(reload.run());
         serving();
 
@@ -305,6 +311,7 @@ struct Reload {
     config_file: Option<PathBuf>,
     tls: Option<TlsFiles>,
     current: Option<Current>,
+    peer: Option<CurrentPeer>,
     metrics: Arc<Metrics>,
     settings: watch::Sender<Arc<Settings>>,
     directory: watch::Sender<Option<Directory>>,
@@ -316,6 +323,7 @@ impl Reload {
         loop {
             tokio::time::sleep(RELOAD).await;
             self.certificate();
+            self.peer_certificate();
             self.configuration(&mut seen);
         }
     }
@@ -332,6 +340,22 @@ impl Reload {
                 self.change(|settings| settings.certificate_names = names);
             }
             Err(error) => tracing::error!(%error, "certificate not replaced: the old one stays in use"),
+        }
+    }
+
+    /// Links that stand stay as they are; the next handshake takes the new one.
+    fn peer_certificate(&self) {
+        let Some(current) = &self.peer else { return };
+        match current.load().reload(UnixTime::now()) {
+            Ok(None) => {}
+            Ok(Some(identity)) => {
+                tracing::info!(not_after = identity.not_after(), "certificate between front ends replaced");
+                self.metrics.peer_certificate_not_after(identity.not_after());
+                current.store(Arc::new(identity));
+            }
+            Err(error) => {
+                tracing::error!(%error, "certificate between front ends not replaced: the old one stays in use");
+            }
         }
     }
 

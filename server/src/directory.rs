@@ -1,7 +1,8 @@
 //! Standard Edition's own User Replicator: when it runs, and what it came to last.
 //!
 //! It runs at start where it never ran, at the times of its schedule, and at once when its configuration changes: a held
-//! plan that an administrator releases does not wait for the next half hour.
+//! plan that an administrator releases does not wait for the next half hour. Nor does it when that run meets trouble that
+//! passes.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -19,6 +20,11 @@ use crate::metrics::Metrics;
 
 /// The clock is looked at again after this: whoever sets it must not have to wait for a sleep from before.
 const LOOK: Duration = Duration::from_secs(30);
+
+/// A run that met passing trouble is tried again after so many seconds, then after twice as many, and so on.
+const FIRST_PAUSE: u64 = 60;
+/// The longest of these pauses, seconds.
+const LAST_PAUSE: u64 = 1_920;
 
 /// What the last run came to; clones share it.
 #[derive(Clone, Debug, Default)]
@@ -69,11 +75,14 @@ impl Replication {
     pub async fn run(mut self, stop: CancellationToken) {
         let mut due = self.never_ran && self.config.borrow_and_update().is_some();
         let mut ran_with = self.config.borrow().as_ref().filter(|_| !self.never_ran).map(content);
+        let mut pause = None;
         loop {
             if due {
-                ran_with = self.cycle().await.or(ran_with);
+                let ran = self.cycle().await;
+                pause = ran.as_ref().filter(|(_, result)| passes(*result)).map(|_| longer(pause));
+                ran_with = ran.map(|(config, _)| config).or(ran_with);
             }
-            match self.wait(&stop).await {
+            match self.wait(&stop, pause).await {
                 Woken::Stopped => return,
                 Woken::Due => due = true,
                 Woken::Changed => {
@@ -83,13 +92,14 @@ impl Replication {
                         ran_with = None;
                     }
                     due = content.is_some() && content != ran_with;
+                    pause = pause.filter(|_| content.is_some() && !due);
                 }
             }
         }
     }
 
-    /// One run, unless suspended; what it ran with.
-    async fn cycle(&self) -> Option<Directory> {
+    /// One run, unless suspended; what it ran with, and what it came to.
+    async fn cycle(&self) -> Option<(Directory, RunResult)> {
         let config = self.config.borrow().clone()?;
         if config.schedule.as_ref().is_some_and(|schedule| schedule.suspend) {
             return None;
@@ -100,18 +110,21 @@ impl Replication {
             broken(&(self.clock)().to_rfc3339())
         });
         let Outcome { result, message, found, counts, .. } = &outcome;
-        if *result == RunResult::Synced {
+        let result = *result;
+        if result == RunResult::Synced {
             tracing::info!(found, ?counts, "users are as the directory says");
         } else {
             tracing::warn!(?result, message, found, ?counts, "users were not brought up to date");
         }
         self.metrics.directory_run(&outcome, (self.clock)());
         self.last.set(Some(outcome));
-        Some(content(&config))
+        Some((content(&config), result))
     }
 
-    async fn wait(&mut self, stop: &CancellationToken) -> Woken {
-        let due = self.next_due();
+    /// Waits for the next run; `pause`: seconds until one that is not on the timetable.
+    async fn wait(&mut self, stop: &CancellationToken, pause: Option<u64>) -> Woken {
+        let again = pause.map(|seconds| (self.clock)().plus_seconds(seconds));
+        let due = self.next_due().into_iter().chain(again).min();
         loop {
             let left = due.map(|due| Duration::from_millis((self.clock)().millis_until(due)));
             if left == Some(Duration::ZERO) {
@@ -136,6 +149,16 @@ impl Replication {
     }
 }
 
+/// Whether the next attempt may well do better though nobody mends anything.
+const fn passes(result: RunResult) -> bool {
+    matches!(result, RunResult::Busy | RunResult::DirectoryUnavailable)
+}
+
+/// The pause after this one.
+fn longer(pause: Option<u64>) -> u64 {
+    pause.map_or(FIRST_PAUSE, |seconds| (seconds * 2).min(LAST_PAUSE))
+}
+
 /// What a change must differ in to be worth a run of its own: another time of day is not.
 fn content(config: &Directory) -> Directory {
     Directory { schedule: None, ..config.clone() }
@@ -156,6 +179,8 @@ fn broken(now: &str) -> Outcome {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use commpool_model::config::{Ldap, Mapping, Removal, Schedule};
     use commpool_model::ids::Micros;
     use tokio::sync::mpsc;
@@ -174,18 +199,18 @@ mod tests {
         task: tokio::task::JoinHandle<()>,
     }
 
-    fn bench(config: Option<Directory>, never_ran: bool, panics: bool) -> Bench {
+    /// Its n-th run, from 0, comes to `result(n)`.
+    fn bench(config: Option<Directory>, never_ran: bool, result: fn(usize) -> RunResult) -> Bench {
         let began = Instant::now();
         let clock: Clock = Arc::new(move || Micros(START + u64::try_from(began.elapsed().as_micros()).unwrap()));
         let (config_in, config) = watch::channel(config);
         let (ran, runs) = mpsc::unbounded_channel();
         let (time, last, stop) = (Arc::clone(&clock), LastRun::default(), CancellationToken::new());
+        let runs_so_far = AtomicUsize::new(0);
         let cycle: Cycle = Box::new(move |config| {
             ran.send((config, (time().0 - START) / 60_000_000)).unwrap();
-            Box::pin(async move {
-                assert!(!panics, "as asked");
-                Outcome { result: RunResult::Synced, message: String::new(), ..broken("") }
-            })
+            let number = runs_so_far.fetch_add(1, Ordering::Relaxed);
+            Box::pin(async move { Outcome { result: result(number), message: String::new(), ..broken("") } })
         });
         let metrics = Arc::default();
         let replication = Replication { cycle, config, never_ran, clock, last: last.clone(), metrics };
@@ -211,6 +236,10 @@ mod tests {
         }
     }
 
+    fn well(_: usize) -> RunResult {
+        RunResult::Synced
+    }
+
     /// Minute of the next run after the start.
     async fn minute(bench: &mut Bench) -> u64 {
         bench.runs.recv().await.unwrap().1
@@ -223,7 +252,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn it_runs_at_its_times() {
-        let mut bench = bench(Some(directory("*/30 * * * *")), false, false);
+        let mut bench = bench(Some(directory("*/30 * * * *")), false, well);
         assert_eq!([minute(&mut bench).await, minute(&mut bench).await, minute(&mut bench).await], [20, 50, 80]);
         bench.stop.cancel();
         bench.task.await.unwrap();
@@ -232,13 +261,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_first_run_of_all_does_not_wait() {
-        let mut bench = bench(Some(directory("0 3 * * *")), true, false);
+        let mut bench = bench(Some(directory("0 3 * * *")), true, well);
         assert_eq!(minute(&mut bench).await, 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_changed_configuration_runs_at_once_and_another_time_does_not() {
-        let mut bench = bench(Some(directory("0 3 * * *")), false, false);
+        let mut bench = bench(Some(directory("0 3 * * *")), false, well);
         tokio::time::sleep(Duration::from_secs(60)).await;
         let mut released = directory("0 3 * * *");
         released.removal.release_digest = "abcd".to_owned();
@@ -250,10 +279,41 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_run_that_meets_passing_trouble_is_tried_again_and_a_refused_one_is_not() {
+        let result = |n| match n {
+            0 | 7 => RunResult::Busy,
+            1..=6 => RunResult::DirectoryUnavailable,
+            _ => RunResult::DirectoryRefused,
+        };
+        let mut bench = bench(Some(directory("0 3 * * *")), false, result);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let mut released = directory("0 3 * * *");
+        released.removal.release_digest = "abcd".to_owned();
+        bench.config.send(Some(released.clone())).unwrap();
+        let mut minutes = Vec::new();
+        for _ in 0..8 {
+            minutes.push(minute(&mut bench).await);
+        }
+        assert_eq!(minutes, [1, 2, 4, 8, 16, 32, 64, 96]);
+        released.ldap.base_dn = "DC=example".to_owned();
+        bench.config.send(Some(released)).unwrap();
+        assert_eq!(minute(&mut bench).await, 96, "a change does not wait for the pause");
+        assert_eq!(minute(&mut bench).await, 1010, "at three, and not before");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_directory_nothing_is_tried_again() {
+        let mut bench = bench(Some(directory("0 3 * * *")), true, |_| RunResult::DirectoryUnavailable);
+        assert_eq!(minute(&mut bench).await, 0);
+        bench.config.send(None).unwrap();
+        nothing_for_a_day(&mut bench).await;
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn suspended_or_without_a_directory_nothing_runs() {
         let mut suspended = directory("*/30 * * * *");
         suspended.schedule.as_mut().unwrap().suspend = true;
-        let mut bench = bench(Some(suspended), true, false);
+        let mut bench = bench(Some(suspended), true, well);
         nothing_for_a_day(&mut bench).await;
         bench.config.send(None).unwrap();
         nothing_for_a_day(&mut bench).await;
@@ -266,7 +326,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_panic_is_an_outcome_and_the_next_run_comes() {
-        let mut bench = bench(Some(directory("*/30 * * * *")), false, true);
+        let mut bench = bench(Some(directory("*/30 * * * *")), false, |_| panic!("as asked"));
         assert_eq!([minute(&mut bench).await, minute(&mut bench).await], [20, 50]);
         assert_eq!(bench.last.get().unwrap().result, RunResult::InternalError);
     }

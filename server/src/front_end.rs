@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use commpool_sip::time::Moment;
 use commpool_store::ops::Operation;
-use commpool_store::{Reply, Store};
+use commpool_store::{Reply, Store, StoreError};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::CancellationToken;
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock;
 use crate::engine::flow::Flow;
 use crate::engine::{Engine, Input, Output};
+use crate::management::Management;
 use crate::metrics::Metrics;
 use crate::peers::links::Links;
 use crate::settings::Settings;
@@ -46,7 +47,9 @@ pub struct FrontEnd {
     heartbeat: Arc<AtomicU64>,
     metrics: Arc<Metrics>,
     gauges_at: Moment,
-    ready: Arc<AtomicBool>,
+    management: Arc<Management>,
+    /// Why it does not serve, as the management port says it.
+    unfit: Option<StoreError>,
     finish: Duration,
     peers: mpsc::Receiver<Input>,
     links: Option<Links>,
@@ -78,8 +81,8 @@ pub struct Parts {
     pub heartbeat: Arc<AtomicU64>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
-    /// Set to whether new clients are welcome.
-    pub ready: Arc<AtomicBool>,
+    /// Is told whether new clients are welcome, and why not.
+    pub management: Arc<Management>,
     /// Everything is finished within this after the signal to end.
     pub finish: Duration,
     /// What other front ends say.
@@ -93,7 +96,7 @@ impl FrontEnd {
     pub fn new(parts: Parts) -> Self {
         let (reply_to, replies) = mpsc::unbounded_channel();
         // Who is told that it serves may ask at once whether it is ready.
-        parts.ready.store(parts.engine.ready(clock::now()), Ordering::Relaxed);
+        parts.management.ready.store(parts.engine.ready(clock::now()), Ordering::Relaxed);
         Self {
             engine: parts.engine,
             udp: parts.udp,
@@ -108,7 +111,8 @@ impl FrontEnd {
             heartbeat: parts.heartbeat,
             metrics: parts.metrics,
             gauges_at: Moment::ZERO,
-            ready: parts.ready,
+            management: parts.management,
+            unfit: None,
             finish: parts.finish,
             peers: parts.peers,
             links: parts.links,
@@ -124,6 +128,7 @@ impl FrontEnd {
         while self.peers.try_recv().is_ok() {}
         self.udp.discard();
         (self.engine, self.links, self.over, self.armed) = (engine, links, false, None);
+        self.say_ready(clock::now());
     }
 
     /// Serves until `stop`, then finishes what is open and lets every flow go; or until its incarnation is over.
@@ -131,7 +136,7 @@ impl FrontEnd {
     pub async fn run(&mut self, stop: &CancellationToken, accepting: &CancellationToken) -> Ended {
         while !self.over && self.turn(stop).await {}
         if self.over {
-            self.ready.store(false, Ordering::Relaxed);
+            self.management.ready.store(false, Ordering::Relaxed);
             self.connections.clear();
             return Ended::Over;
         }
@@ -192,12 +197,21 @@ impl FrontEnd {
             self.engine.tick(now);
         }
         self.carry_out();
-        self.ready.store(self.engine.ready(now), Ordering::Relaxed);
+        self.say_ready(now);
         if now >= self.gauges_at {
             self.metrics.gauges(self.engine.gauges());
             self.gauges_at = now + GAUGES;
         }
         !stopped
+    }
+
+    /// Says whether new clients are welcome; the reason first, so that nobody is told no without it.
+    fn say_ready(&mut self, now: Moment) {
+        if self.engine.unfit() != self.unfit.as_ref() {
+            self.unfit = self.engine.unfit().cloned();
+            self.management.waits_for(self.unfit.as_ref().map(ToString::to_string));
+        }
+        self.management.ready.store(self.engine.ready(now), Ordering::Relaxed);
     }
 
     /// Moves the timer only when something is due earlier than it would ring, or it has rung.

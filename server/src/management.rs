@@ -21,8 +21,8 @@ const STUCK: u64 = 30_000_000;
 /// What the management port tells.
 #[derive(Debug)]
 pub struct Management {
-    /// Whether new clients are welcome: own state only, never the store's.
-    pub ready: Arc<AtomicBool>,
+    /// Whether new clients are welcome: own state only, never whether the store is there.
+    pub ready: AtomicBool,
     heartbeat: Arc<AtomicU64>,
     registry: Registry,
     waits_for: Mutex<Option<String>>,
@@ -33,11 +33,11 @@ pub struct Management {
 impl Management {
     /// `heartbeat`: when the engine's task last turned, µs of the boot-time clock.
     pub fn new(heartbeat: Arc<AtomicU64>, registry: Registry) -> Self {
-        let ready = Arc::new(AtomicBool::new(false));
+        let ready = AtomicBool::new(false);
         Self { ready, heartbeat, registry, waits_for: Mutex::new(None), directory: LastRun::default() }
     }
 
-    /// Why it does not serve yet. While it waits for its store its engine does not turn, and it is well all the same.
+    /// Why it does not serve. While it waits for its store its engine does not turn, and it is well all the same.
     pub fn waits_for(&self, reason: Option<String>) {
         self.heartbeat.store(clock::now().as_micros(), Ordering::Relaxed);
         *self.waits_for.lock().unwrap_or_else(PoisonError::into_inner) = reason;

@@ -62,6 +62,7 @@ pub struct Metrics {
     endpoints: Gauge,
     subscriptions: Gauge,
     certificate: Gauge<f64, AtomicU64>,
+    peer_certificate: Gauge<f64, AtomicU64>,
     directory_runs: Family<Run, Counter>,
     directory_changes: Family<Change, Counter>,
     /// Empty until a run has succeeded: a zero would look like a success in 1970.
@@ -99,6 +100,12 @@ impl Metrics {
             "End of validity of the certificate towards clients, since 1970",
             Unit::Seconds,
             self.certificate.clone(),
+        );
+        registry.register_with_unit(
+            "peer_certificate_not_after",
+            "End of validity of the certificate between front ends, since 1970; 0 where there are no others",
+            Unit::Seconds,
+            self.peer_certificate.clone(),
         );
         registry.register("directory_runs", "Runs of the replicator, by result", self.directory_runs.clone());
         registry.register("directory_changes", "Users changed by the replicator", self.directory_changes.clone());
@@ -170,6 +177,11 @@ impl Metrics {
             }
             self.directory_success.get_or_create(&NoLabels {}).set(now.0 as f64 / 1e6);
         }
+    }
+
+    /// Validity of the certificate between front ends.
+    pub fn peer_certificate_not_after(&self, seconds: i64) {
+        self.peer_certificate.set(seconds as f64);
     }
 
     /// Validity of the certificate.

@@ -18,7 +18,7 @@ use crate::clock;
 use crate::engine::{Engine, Input, Pace, Start};
 use crate::management::Management;
 use crate::metrics::Metrics;
-use crate::peers::identity::PeerIdentity;
+use crate::peers::identity::CurrentPeer;
 use crate::peers::links::{Incoming, Links, Own};
 use crate::settings::Settings;
 use crate::version;
@@ -36,7 +36,7 @@ pub struct PeerSide {
     /// The address they dial.
     pub address: String,
     /// Certificate, key, authority.
-    pub identity: Arc<PeerIdentity>,
+    pub identity: CurrentPeer,
 }
 
 /// Starts incarnations.
@@ -73,8 +73,11 @@ impl Starter {
     /// Starts an incarnation. A lone front end fails with the store; one of a pool stays up, not ready, says why, and
     /// tries again. `None`: told to stop meanwhile.
     pub async fn until_started(&self, stop: &CancellationToken) -> Result<Option<Started>, BootError> {
+        // One for all attempts: an attempt whose answer was lost has started that incarnation, not one more.
+        let mut start_id = [0; 16];
+        getrandom::fill(&mut start_id).map_err(std::io::Error::other)?;
         loop {
-            let error = match self.start().await {
+            let error = match self.start(start_id).await {
                 Ok(started) => {
                     self.management.waits_for(None);
                     return Ok(Some(started));
@@ -92,9 +95,7 @@ impl Starter {
         }
     }
 
-    async fn start(&self) -> Result<Started, StoreError> {
-        let mut start_id = [0; 16];
-        getrandom::fill(&mut start_id).map_err(|e| StoreError::Unavailable(format!("no random octets: {e}")))?;
+    async fn start(&self, start_id: [u8; 16]) -> Result<Started, StoreError> {
         let start = front_ends::Start {
             pod: std::env::var("HOSTNAME").unwrap_or_else(|_| "localhost".to_owned()),
             start_id,

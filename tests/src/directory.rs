@@ -12,8 +12,10 @@ use commpool_harness::Workspace;
 use commpool_harness::directory::{Access, Directory, Kind, Place, Settings};
 use commpool_harness::postgres;
 use commpool_harness::process::{Process, Stream};
+use commpool_harness::wait;
 use commpool_model::directory::{Outcome, RunResult};
 use rusqlite::{Connection, OpenFlags};
+use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -343,14 +345,72 @@ impl Replica {
         rows.into_iter().map(|row| user(&row)).collect()
     }
 
+    /// Waits until nobody is at the pool's database any more: what a replicator has left behind there is then done, and
+    /// counted, which PostgreSQL does for sure only at the end of a session.
+    ///
+    /// # Errors
+    /// When somebody stays.
+    pub fn deserted(&mut self) -> Result<()> {
+        let others = "select count(*) from pg_stat_activity where backend_type = 'client backend' and \
+                      datname = current_database() and pid <> pg_backend_pid()";
+        let pool = self.pool();
+        wait::until("the end of all sessions", PATIENCE, || Ok((pool.sql(others)?.trim() == "0").then_some(())))
+    }
+
     /// Rows written so far to all tables but the lease's, by PostgreSQL's own account.
     ///
     /// # Errors
     /// When it cannot be read.
     pub fn rows_written(&mut self) -> Result<u64> {
+        self.deserted()?;
         let sum = "select coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0) from pg_stat_user_tables \
                    where schemaname = 'commpool' and relname <> 'lease'";
         self.pool().sql(sum)?.trim().parse().context("no number")
+    }
+
+    /// Starts a run and kills it while it waits for a lock that `lock` names, such as `source in exclusive mode`; what it
+    /// was about then goes on in the database or not, as it does when a process ends.
+    ///
+    /// # Errors
+    /// When it does not come to that place.
+    pub fn killed_at(&mut self, lock: &str) -> Result<()> {
+        let mut run = None;
+        let (this, begun) = (&*self, &mut run);
+        let Keeper::Postgres(pool) = &this.keeper else { anyhow::bail!("the store is no pool's") };
+        let bolted = "select count(*) from pg_stat_activity where wait_event = 'PgSleep' and \
+                      datname = current_database()";
+        let waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and \
+                       datname = current_database()";
+        let comes = |what: &str, count: &str| {
+            wait::until(what, PATIENCE, || Ok((pool.sql(count)?.trim() != "0").then_some(())))
+        };
+        std::thread::scope(|scope| {
+            let bolt = scope.spawn(|| {
+                // It is terminated, and says so.
+                let _ = pool.sql(&format!("begin; lock table commpool.{lock}; select pg_sleep(600)"));
+            });
+            let killed = comes("the lock", bolted).and_then(|()| {
+                let run = begun.insert(this.begin(&["run"])?);
+                comes("a run at the lock", waiting)?;
+                run.signal(Signal::KILL)
+            });
+            let open = pool.sql("select pg_terminate_backend(pid) from pg_stat_activity where wait_event = 'PgSleep'");
+            bolt.join().map_err(|_| anyhow::anyhow!("the lock's thread panicked"))?;
+            killed.and(open).map(drop)
+        })?;
+        if let Some(mut run) = run {
+            run.wait(PATIENCE)?;
+        }
+        self.deserted()
+    }
+
+    /// Whether somebody has the lease.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub fn leased(&mut self) -> Result<bool> {
+        let held = self.pool().sql("select count(*) from commpool.lease where until > commpool_api_1.clock()")?;
+        Ok(held.trim() != "0")
     }
 
     /// Lets the lease of a replicator that was killed run out, as time would.

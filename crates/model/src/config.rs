@@ -250,7 +250,7 @@ pub struct Peers {
 pub struct Drain {
     /// It has ended after so many seconds; 5–3600.
     pub timeout_seconds: u32,
-    /// Most flows closed in one second; 1–10000.
+    /// Flows closed in one second, more where they would not all be closed in time; 1–10000.
     pub flows_per_second: u32,
 }
 

@@ -26,7 +26,7 @@ pub struct Outcome {
     /// The first conflicts, at most [`MAX_NAMED`], each one line that names both sides; at most 256 octets each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conflicts: Vec<String>,
-    /// Digest of the plan that was held; it releases that plan and no other.
+    /// Digest of the plan that was held; it releases that plan, once, and no other.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub plan_digest: String,
 }
@@ -36,15 +36,15 @@ pub struct Outcome {
 pub enum RunResult {
     /// The store is what the directory says.
     Synced,
-    /// Too many users would lose the service: nothing was applied.
+    /// Too many users would lose the service, or their passwords by another address: nothing was applied.
     DeletionHeld,
-    /// Another run is active: nothing was done.
+    /// Another run is active, and was seen to go on: nothing was done.
     Busy,
     /// The directory cannot be reached or does not prove who it is: nothing was changed.
     DirectoryUnavailable,
     /// The directory refuses the bind or the search: nothing was changed.
     DirectoryRefused,
-    /// The directory was not read to its end, or found nobody where there were users: nothing was changed.
+    /// The directory was not read to its end, or as if it had nobody: nothing was changed.
     ReadIncomplete,
     /// The store cannot be reached or refused: nothing was changed, or not known.
     StoreUnavailable,

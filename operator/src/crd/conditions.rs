@@ -166,11 +166,11 @@ reasons! {
     NotRunYet, [DirectorySynced], "There was no run yet.", "Wait for the schedule, or start a run by hand.";
     Overdue, [DirectorySynced], "No run has ended for longer than two of the schedule and the longest run take; users stay as they are.", "Enterprise Edition: kubectl describe the CronJob and its newest Job, such as for a quota or admission rule. Standard Edition: read the front end's log.";
     Suspended, [DirectorySynced], "directorySync.suspend is set; users stay as they are.", "Set it to false.";
-    DeletionHeld, [DirectorySynced], "Too many users would lose the service without the directory saying so of each. Nothing was changed.", "Look at the plan. If it is meant, set directorySync.removal.releaseDigest to status.directorySync.planDigest; otherwise mend the directory, baseDN, filter or mapping.";
+    DeletionHeld, [DirectorySynced], "Too many users would lose the service without the directory saying so of each, or their passwords by another address. Nothing was changed.", "Look at the plan. If it is meant, set directorySync.removal.releaseDigest to status.directorySync.planDigest; otherwise mend the directory, baseDN, filter or mapping.";
     Busy, [DirectorySynced], "Another run was active; this one did nothing.", "";
     DirectoryUnavailable, [DirectorySynced], "The directory cannot be reached, or does not prove who it is. Nothing was changed.", "The message names the server and the cause: address, network, certificate.";
     DirectoryRefused, [DirectorySynced], "The directory refuses the account or the search. Nothing was changed.", "Mend the account in ldap.bindSecret, its rights, baseDN or filter.";
-    ReadIncomplete, [DirectorySynced], "The directory was not read to its end, or nobody was found where there were users. Nothing was changed.", "If it lasts, look at the directory, baseDN and filter.";
+    ReadIncomplete, [DirectorySynced], "The directory was not read to its end, or as if it had nobody. Nothing was changed.", "If it lasts, look at the directory, the account's rights, baseDN, filter and mapping.";
     StoreUnavailable, [DirectorySynced], "The pool's store cannot be reached, or refused.", "See DatabaseAvailable and SchemaCurrent.";
     ConfigurationInvalid, [DirectorySynced], "The configuration, or a file it names, cannot be used.", "Mend what the message names.";
     InternalError, [DirectorySynced], "Something that should not happen.", "Read the log of the run, and report it.";

@@ -164,7 +164,7 @@ pub struct EnabledSpec {
     /// Boolean attribute that must be TRUE, such as msRTCSIP-UserEnabled; missing counts as FALSE. Default: no test.
     #[schemars(length(max = 256))]
     pub attribute: String,
-    /// Whether bit 2 of userAccountControl (account disabled) keeps a user out; missing counts as not set. Default: true.
+    /// Whether bit 2 of userAccountControl (account disabled) keeps a user out; in Active Directory a missing one does too. Default: true.
     pub account_control: bool,
     /// Distinguished name of a group whose members may sign in. Default: no test.
     #[schemars(length(max = 1024))]
@@ -184,7 +184,7 @@ impl Default for EnabledSpec {
 #[serde(rename_all = "camelCase", default)]
 pub struct RemovalSpec {
     /// Per cent of the users, 0–100. Nothing at all is changed when more than that, and more than 5 users, would lose
-    /// the service without the directory saying so of each. Default: 5.
+    /// the service without the directory saying so of each, or their passwords by another address. Default: 5.
     #[schemars(range(min = 0, max = 100))]
     pub max_percent: u32,
     /// Users, 0–1000000: the same when more than so many would, whatever their part. Default: 50.

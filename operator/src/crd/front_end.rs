@@ -43,7 +43,7 @@ pub struct DrainSpec {
     /// Seconds after which a front end that was told to end has ended, 5–3600. Default: 60.
     #[schemars(range(min = 5, max = 3600))]
     pub timeout_seconds: u32,
-    /// Most connections closed in one second, 1–10000. Default: 50.
+    /// Connections closed in one second, more where timeoutSeconds would end first, 1–10000. Default: 50.
     #[schemars(range(min = 1, max = 10_000))]
     pub flows_per_second: u32,
 }

@@ -110,7 +110,7 @@ pub(super) fn step_json(case: &Case, step: &Step) -> Option<String> {
     put("address", after.map(|address| json!(address)));
     put("state", state.map(|state| json!(if state == State::On { "on" } else { "disabled" })));
     put("removedAfter", purge_at.map(|at| json!(moment(at))));
-    put("losing", step.losing.then_some(json!(true)));
+    put("losing", step.loss.map(|_| json!(true)));
     put("dropsPasswords", step.drops_passwords.then_some(json!(true)));
     put("conflict", step.conflict.as_ref().map(|conflict| json!(conflict)));
     Some(Value::Object(object).to_string())

@@ -107,19 +107,25 @@ fn who_may_sign_in() {
     let control = |values: &[&str]| found(&[("userAccountControl", values)]).enabled;
     assert_eq!(control(&["512"]), Verdict::Yes);
     assert_eq!(control(&["514"]), Verdict::No);
-    assert_eq!(control(&[]), Verdict::Yes);
+    assert_eq!(control(&[]), Verdict::Unsaid, "an account that is not shown to be on");
     assert_eq!(control(&["lots"]), Verdict::Unsaid);
     let word = |values: &[&str]| {
         let mapper = mapper(|mapping| mapping.enabled.attribute = "msRTCSIP-UserEnabled".to_owned());
         mapper.map(&entry(&[("msrtcsip-userenabled", values), ("userAccountControl", &["512"])])).unwrap().enabled
     };
+    let own_key = mapper(|mapping| mapping.key = "employeeNumber".to_owned());
+    assert_eq!(own_key.map(&entry(&[("employeeNumber", &["7"])])).unwrap().enabled, Verdict::Unsaid);
+    assert!(own_key.attributes().contains(&"objectGUID".to_owned()));
     assert_eq!(word(&["TRUE"]), Verdict::Yes);
     assert_eq!(word(&["true"]), Verdict::Yes);
     assert_eq!(word(&["FALSE"]), Verdict::No);
     assert_eq!(word(&["TRUE", "FALSE"]), Verdict::No);
     assert_eq!(word(&["maybe"]), Verdict::Unsaid);
     assert_eq!(word(&[]), Verdict::Unsaid);
+    let elsewhere = Entry::new("uid=x", &[("entryUUID", &["0102030A-0b0c-0d0e-0f10-111213141516"])]);
+    assert_eq!(mapper(|_| ()).map(&elsewhere).unwrap().enabled, Verdict::Yes, "no Active Directory has such");
     let off = mapper(|mapping| mapping.enabled.account_control = false);
+    assert_eq!(off.map(&entry(&[])).unwrap().enabled, Verdict::Yes);
     assert_eq!(off.map(&entry(&[("userAccountControl", &["2"])])).unwrap().enabled, Verdict::Yes);
     assert!(!off.attributes().contains(&"userAccountControl".to_owned()));
 }

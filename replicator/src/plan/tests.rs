@@ -42,7 +42,7 @@ fn case(found: Option<Found>, known: Option<Known>, claim: Claim) -> Case {
 
 fn act(case: &Case) -> (Act, bool) {
     let step = decide(case, &policy(), NOW);
-    (step.act, step.losing)
+    (step.act, step.loss.is_some())
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn one_user_through_his_life() {
         ("out of the group", case(entry(Unsaid), on(), Claim::Nobody), (Act::Disable, true)),
         ("address taken away", case(Some(found(1, None, Yes)), on(), Claim::Nobody), (Act::Disable, true)),
         ("not found", case(None, on(), Claim::Nobody), (Act::Lapse, true)),
-        ("off and not found", case(None, off(), Claim::Nobody), (Act::Lapse, false)),
+        ("off and not found", case(None, off(), Claim::Nobody), (Act::Lapse, true)),
         ("still not found", case(None, lapsed(NOW.0 + 1), Claim::Nobody), (Act::Keep, false)),
         ("grace over", case(None, lapsed(NOW.0), Claim::Nobody), (Act::Remove, false)),
         ("found again", case(entry(Yes), lapsed(NOW.0 - 1), Claim::Own), (Act::Return, false)),
@@ -101,18 +101,22 @@ fn a_rename_drops_the_passwords_and_says_so() {
     let renamed =
         case(Some(found(1, Some("b@x"), Verdict::Yes)), Some(known(Some("a@x"), State::On, None)), Claim::Own);
     let step = decide(&renamed, &policy(), NOW);
-    assert!(step.act == Act::Change && step.drops_passwords);
+    assert_eq!((step.act, step.drops_passwords, step.loss), (Act::Change, true, Some(Loss::Renamed)));
+    let off = Case { known: Some(known(Some("a@x"), State::Disabled, None)), ..renamed };
+    assert_eq!(decide(&off, &policy(), NOW).loss, Some(Loss::Renamed), "those of somebody who is off go too");
+    let first = Case { known: Some(known(None, State::Disabled, None)), ..off };
+    assert_eq!(decide(&first, &policy(), NOW).loss, None, "there are none without an address");
 }
 
 fn losing(users: u64, losing: u64) -> Tally {
-    let mut tally = Tally::default();
+    let mut tally = Tally::new(7);
     for n in 0..users {
         let known = Some(known(None, State::On, None));
         let mut octets = [0; 16];
         octets[..8].copy_from_slice(&n.to_be_bytes());
         let entry = (n >= losing).then(|| found(0, None, Verdict::Yes));
         let case = Case { key: Key128(octets), found: entry, known, claim: Claim::Nobody, yields: false };
-        let step = Step { losing: n < losing, ..Step::nothing(Act::Keep) };
+        let step = Step { loss: (n < losing).then_some(Loss::Missing), ..Step::nothing(Act::Keep) };
         tally.add(&case, &step);
     }
     tally
@@ -137,6 +141,25 @@ fn a_digest_releases_its_plan_and_no_other() {
     assert!(!plan.held(&release(plan.digest())));
     assert!(plan.held(&release(losing(100, 21).digest())));
     assert!(plan.held(&release(String::new())));
+}
+
+#[test]
+fn a_digest_names_what_is_lost() {
+    let digest_at = |version, step: Step| {
+        let mut tally = Tally::new(version);
+        tally.add(&case(None, Some(known(Some("a@x"), State::On, None)), Claim::Nobody), &step);
+        tally.digest()
+    };
+    let digest = |step| digest_at(7, step);
+    let loss = |loss| Step { loss: Some(loss), ..Step::nothing(Act::Change) };
+    let to = |address: &str| {
+        let change = Some(row(&found(1, None, Verdict::Yes), Some(address.to_owned()), State::On));
+        Step { change, ..loss(Loss::Renamed) }
+    };
+    let digests = [digest(loss(Loss::Missing)), digest(loss(Loss::Unsaid)), digest(to("b@x")), digest(to("c@x"))];
+    assert_eq!(BTreeSet::from(digests.clone()).len(), digests.len());
+    assert_eq!(digest(to("b@x")), digests[2]);
+    assert_ne!(digest_at(8, loss(Loss::Missing)), digests[0], "what was applied since makes it another plan");
 }
 
 /// A directory and a store of few users who quarrel about few addresses.
@@ -300,7 +323,11 @@ proptest! {
             let was_on = case.known.as_ref().is_some_and(|known| known.state == State::On);
             let is_on = expected.get(&n).is_some_and(|(_, state, _)| *state == State::On);
             let said = case.found.as_ref().is_some_and(|found| found.enabled == Verdict::No);
-            prop_assert_eq!(step.losing, was_on && !is_on && !said);
+            let missing = step.act == Act::Lapse;
+            let loses_service = missing || was_on && !is_on && !said;
+            prop_assert_eq!(step.loss == Some(Loss::Missing), missing);
+            prop_assert_eq!(step.loss.is_some(), loses_service || step.drops_passwords);
+            prop_assert_eq!(step.loss == Some(Loss::Renamed), step.drops_passwords && !loses_service);
             prop_assert_eq!(step.change.is_some(), !matches!(step.act, Act::Keep | Act::Ignore | Act::Refuse));
         }
         let changes: Vec<Change> = steps.into_iter().filter_map(|step| step.change).collect();

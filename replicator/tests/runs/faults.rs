@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use commpool_model::config::Directory;
 use commpool_model::directory::{Outcome, RunResult};
 use commpool_replicator::check::{Line, Status, check};
 use commpool_replicator::cycle;
 use commpool_replicator::entry::Entry;
 use tokio_util::sync::CancellationToken;
 
-use crate::lists::{Pool, people, plain};
+use crate::lists::{Pool, people, person, plain};
 use crate::stub::{Ask, Deed, Manner, PASSWORD, Script, Stub, done, entry, message};
 
 async fn run(pool: &Pool) -> Outcome {
@@ -25,9 +26,10 @@ fn at_page(n: usize, answer: impl Fn(u32) -> Vec<Deed> + Send + Sync + 'static) 
     })
 }
 
-/// Silence that is waited for, in seconds: short, and yet long enough for a busy machine to say what it has to say.
-const SILENCE: u32 = 3;
-const SILENT: &str = "silent for 3 s";
+/// Silence that is waited for, in seconds: long enough for a machine that stands still for a while to secure, bind and ask
+/// before that.
+const SILENCE: u32 = 10;
+const SILENT: &str = "silent for 10 s";
 /// Longer than anything takes that does come.
 const PATIENCE: u32 = 60;
 
@@ -105,16 +107,18 @@ async fn limits_of_the_server() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn silence_is_noticed() {
-    for n in [1, 2] {
-        let silent = at_page(n, |id| vec![Deed::Send(entry(id, &plain(1))), Deed::Silence]);
-        let outcome = spoilt_within(SILENCE, silent).await;
-        assert_eq!(outcome.result, RunResult::ReadIncomplete, "{outcome:?}");
+    let page = |n| at_page(n, |id| vec![Deed::Send(entry(id, &plain(1))), Deed::Silence]);
+    let bind: Script = Arc::new(|_, ask| matches!(ask, Ask::Bind { .. }).then(|| vec![Deed::Silence]));
+    let [first, second, bind] = [page(1), page(2), bind].map(|script| spoilt_within(SILENCE, script));
+    let (first, second, bind) = tokio::join!(first, second, bind);
+    for (outcome, result) in [
+        (first, RunResult::ReadIncomplete),
+        (second, RunResult::ReadIncomplete),
+        (bind, RunResult::DirectoryUnavailable),
+    ] {
+        assert_eq!(outcome.result, result, "{outcome:?}");
         assert!(outcome.message.contains(SILENT), "{outcome:?}");
     }
-    let bind: Script = Arc::new(|_, ask| matches!(ask, Ask::Bind { .. }).then(|| vec![Deed::Silence]));
-    let outcome = spoilt_within(SILENCE, bind).await;
-    assert_eq!(outcome.result, RunResult::DirectoryUnavailable, "{outcome:?}");
-    assert!(outcome.message.contains(SILENT), "{outcome:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -284,9 +288,15 @@ async fn a_group_that_is_not_there_is_said_to_be_so() {
 }
 
 async fn checked(stub: &Stub) -> (bool, Vec<Line>) {
+    checked_with(stub, |_| ()).await
+}
+
+async fn checked_with(stub: &Stub, change: impl FnOnce(&mut Directory)) -> (bool, Vec<Line>) {
+    let mut config = stub.configuration();
+    change(&mut config);
     let mut lines = Vec::new();
     let domains = ["example.com".to_owned()];
-    let good = check(&stub.configuration(), &domains, None, |line| lines.push(line.clone())).await.unwrap();
+    let good = check(&config, &domains, None, |line| lines.push(line.clone())).await.unwrap();
     (good, lines)
 }
 
@@ -314,6 +324,26 @@ async fn check_tells_what_is_in_the_way() {
     let stub = Stub::new(Manner::default()).await;
     let (good, lines) = checked(&stub).await;
     assert!(!good && lines.last().unwrap().detail.ends_with("finds nobody"), "{lines:?}");
+    let off = |n| person(n, &format!("p{n}@example.com"), &[("userAccountControl", &["514"])]);
+    let elsewhere = |n| person(n, "", &[("msRTCSIP-PrimaryUserAddress", &["sip:a@elsewhere.example"])]);
+    for (entries, group, step) in [
+        ((1..=3).map(|n| person(n, "", &[])).collect(), "", "addresses"),
+        ((1..=3).map(elsewhere).collect(), "", "addresses"),
+        ((1..=3).map(off).collect(), "", "enabled"),
+        (people(1..=3), "CN=Domain Users,DC=example,DC=com", "group"),
+    ] {
+        let stub = Stub::new(Manner { entries, ..Manner::default() }).await;
+        let (good, lines) = checked_with(&stub, |config| config.mapping.enabled.group = group.to_owned()).await;
+        let failed: Vec<&str> =
+            lines.iter().filter(|line| line.status == Status::Failed).map(|line| line.step).collect();
+        assert_eq!((good, failed), (false, vec![step]), "{lines:?}");
+    }
+    let mut veiled = people(1..=3);
+    veiled[1].attributes.retain(|(name, _)| name != "useraccountcontrol");
+    let veiled = Stub::new(Manner { entries: veiled, ..Manner::default() }).await;
+    let (good, lines) = checked(&veiled).await;
+    let failed: Vec<&Line> = lines.iter().filter(|line| line.status == Status::Failed).collect();
+    assert!(!good && failed.len() == 1 && failed[0].detail.starts_with("1 entries do not show"), "{lines:?}");
     let flawed = Stub::new(Manner { flaw: crate::pki::Flaw::Expired, ..Manner::default() }).await;
     let (good, lines) = checked(&flawed).await;
     assert!(!good && lines.len() == 1 && lines[0].detail.contains("has expired"), "{lines:?}");

@@ -1,12 +1,13 @@
 //! Two runs at once, runs that die, runs that are stopped.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use commpool_model::directory::RunResult;
 use commpool_replicator::cycle;
 use commpool_replicator::fault::Fault;
 use commpool_replicator::source::{Intake, Source};
-use commpool_store::ops::directory::{LeaseTake, LeaseTaken};
+use commpool_store::ops::directory::{LeaseKeep, LeaseKept, LeaseTake, LeaseTaken};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -49,6 +50,7 @@ async fn of_two_at_once_one_runs() {
         let (job, source) = (pool.job(), slow.clone());
         let first = tokio::spawn(async move { cycle::run_from(source, job, "first", &CancellationToken::new()).await });
         slow.reading.notified().await;
+        // By a clock that stands still every lease is always kept.
         let second = pool.run(&slow.list).await;
         assert_eq!(second.result, RunResult::Busy);
         assert!(second.message.contains("first") && second.message.contains("60 s left"), "{second:?}");
@@ -59,17 +61,77 @@ async fn of_two_at_once_one_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_run_stands_in_the_way_until_its_lease_runs_out() {
-    let pool = Pool::new();
+async fn a_dead_run_is_waited_for_until_its_lease_runs_out() {
+    let pool = Pool::ticking();
     let slow = slow();
     let (job, source) = (pool.job(), slow.clone());
     let first = tokio::spawn(async move { cycle::run_from(source, job, "first", &CancellationToken::new()).await });
     slow.reading.notified().await;
     first.abort();
     assert!(first.await.unwrap_err().is_cancelled());
-    assert_eq!(pool.run(&slow.list).await.result, RunResult::Busy);
-    pool.seconds(61);
+    pool.seconds(57);
+    let left = held(&pool).await;
+    assert!(left <= 3_000, "{left} ms");
     assert_eq!(pool.run(&slow.list).await.counts.added, 3);
+}
+
+/// Milliseconds left of somebody's lease.
+async fn held(pool: &Pool) -> u64 {
+    let take = LeaseTake { name: "directory".to_owned(), holder: "curious".to_owned(), ttl_ms: 60_000 };
+    match pool.store.ask(take).await.unwrap() {
+        LeaseTaken::Held { ms_left, .. } => ms_left,
+        taken => panic!("{taken:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_seen_to_live_is_not_waited_for() {
+    let pool = Pool::ticking();
+    let take = LeaseTake { name: "directory".to_owned(), holder: "alive".to_owned(), ttl_ms: 60_000 };
+    let LeaseTaken::Taken(token) = pool.store.ask(take).await.unwrap() else { panic!("the lease is held") };
+    let store = pool.store.clone();
+    let keeper = tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let keep = LeaseKeep { name: "directory".to_owned(), token, ttl_ms: 60_000 };
+            assert_eq!(store.ask(keep).await, Ok(LeaseKept::Kept));
+        }
+    });
+    let (began, slow) = (Instant::now(), slow());
+    let outcome = pool.run(&slow.list).await;
+    assert_eq!(outcome.result, RunResult::Busy);
+    assert!(outcome.message.contains("alive") && began.elapsed() < Duration::from_secs(30), "{outcome:?}");
+    keeper.abort();
+    // Who gives it back lets the next one in at once.
+    let job = pool.job();
+    let waiting =
+        tokio::spawn(async move { cycle::run_from(slow.list, job, "second", &CancellationToken::new()).await });
+    let back = LeaseKeep { name: "directory".to_owned(), token, ttl_ms: 0 };
+    assert_eq!(pool.store.ask(back).await, Ok(LeaseKept::Kept));
+    assert_eq!(waiting.await.unwrap().counts.added, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_for_longer_than_anybody_waits_is_not_waited_for() {
+    let pool = Pool::ticking();
+    let take = LeaseTake { name: "directory".to_owned(), holder: "long".to_owned(), ttl_ms: 600_000 };
+    assert!(matches!(pool.store.ask(take).await.unwrap(), LeaseTaken::Taken(_)));
+    let began = Instant::now();
+    assert_eq!(pool.run(&slow().list).await.result, RunResult::Busy);
+    assert!(began.elapsed() < Duration::from_secs(30));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_can_be_stopped() {
+    let pool = Pool::ticking();
+    let take = LeaseTake { name: "directory".to_owned(), holder: "dead".to_owned(), ttl_ms: 60_000 };
+    assert!(matches!(pool.store.ask(take).await.unwrap(), LeaseTaken::Taken(_)));
+    let (job, stop, began) = (pool.job(), CancellationToken::new(), Instant::now());
+    let stopped = stop.clone();
+    let run = tokio::spawn(async move { cycle::run_from(slow().list, job, "second", &stopped).await });
+    stop.cancel();
+    assert!(run.await.unwrap().message.contains("asked to stop"));
+    assert!(began.elapsed() < Duration::from_secs(30));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use commpool_model::config::{Directory, Ldap, Mapping, Removal};
 use commpool_model::directory::{Outcome, RunResult};
@@ -79,10 +80,25 @@ impl Pool {
         [Self::new(), Self::sqlite()]
     }
 
+    /// In memory, with a clock that goes.
+    pub(crate) fn ticking() -> Self {
+        let began = Instant::now();
+        let passed = move || u64::try_from(began.elapsed().as_micros()).unwrap();
+        Self::timed(passed, |clock| (Store::memory(clock), None))
+    }
+
+    /// With a clock that stands still unless it is told otherwise.
     fn with(open: impl FnOnce(commpool_store::Clock) -> (Store, Option<tempfile::TempDir>)) -> Self {
+        Self::timed(|| 0, open)
+    }
+
+    fn timed(
+        passed: impl Fn() -> u64 + Send + Sync + 'static,
+        open: impl FnOnce(commpool_store::Clock) -> (Store, Option<tempfile::TempDir>),
+    ) -> Self {
         let clock = Arc::new(AtomicU64::new(START));
         let told = Arc::clone(&clock);
-        let (store, folder) = open(Arc::new(move || Micros(told.fetch_add(1, Ordering::SeqCst))));
+        let (store, folder) = open(Arc::new(move || Micros(told.fetch_add(1, Ordering::SeqCst) + passed())));
         Self { store, config: configuration(), clock, _folder: folder }
     }
 
@@ -158,11 +174,14 @@ pub(crate) fn key(n: u8) -> Vec<u8> {
     vec![n; 16]
 }
 
-/// The n-th entry, with `mail` and these attributes.
+/// The n-th entry, with `mail` and these attributes; an account that is on, unless they say otherwise.
 pub(crate) fn person(n: u8, mail: &str, attributes: &[(&str, &[&str])]) -> Entry {
     let mut entry = Entry::new(&format!("CN=Person {n},DC=example,DC=com"), attributes);
     entry.add("objectGUID", vec![key(n)]);
     entry.add("mail", vec![mail.as_bytes().to_vec()]);
+    if !entry.has("userAccountControl") {
+        entry.add("userAccountControl", vec![b"512".to_vec()]);
+    }
     entry
 }
 

@@ -11,7 +11,7 @@ use commpool_store::ops::credentials::{self, Login};
 
 use super::Engine;
 use super::flow::Flow;
-use super::logins::Waits;
+use super::logins::{Reading, Waits};
 use super::pending::Pending;
 use super::registrations::{HOLD, HOLD_AGAIN};
 use super::upkeep::Due;
@@ -48,15 +48,29 @@ impl Engine {
     fn read_login(&mut self, now: Moment, address: String, request: Request) {
         match self.logins.wait(&address, request.clone()) {
             Waits::First => {
-                let read = credentials::Request { address: address.clone() };
-                self.call(now, read, Pending::Login(address));
+                let reading = self.logins.read(address);
+                self.send_read(now, reading);
             }
             Waits::Joined => {}
             Waits::Full => self.refuse(now, &request, &Refusal::later("Too Many Requests At Once")),
         }
     }
 
-    pub(super) fn login_known(&mut self, now: Moment, address: &str, login: Option<Login>) {
+    fn send_read(&mut self, now: Moment, reading: Reading) {
+        let read = credentials::Request { address: reading.address.clone() };
+        self.call(now, read, Pending::Login(reading));
+    }
+
+    pub(super) fn login_known(&mut self, now: Moment, reading: &Reading, login: Option<Login>) {
+        let address = reading.address.as_str();
+        let outdated = self.logins.is_outdated(reading, login.as_ref());
+        self.logins.read_ended();
+        if outdated {
+            return match self.logins.read_again(reading) {
+                Some(again) => self.send_read(now, again),
+                None => self.login_unknown(now, address),
+            };
+        }
         if let Some(login) = &login {
             self.logins.insert(address.to_owned(), login.clone());
         }
@@ -88,7 +102,8 @@ impl Engine {
     /// Asks once more for those who are held.
     pub(super) fn logins_due(&mut self, now: Moment) {
         for address in self.logins.held() {
-            self.call(now, credentials::Request { address: address.clone() }, Pending::Login(address));
+            let reading = self.logins.read(address);
+            self.send_read(now, reading);
         }
     }
 

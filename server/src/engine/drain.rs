@@ -1,5 +1,6 @@
 //! Leaving: a lone front end finishes what is open; one of a pool sends its clients to the others, silently.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use commpool_sip::time::Moment;
@@ -20,23 +21,30 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// At the end so much is left for stubs and open requests.
 const LAST: Duration = Duration::from_secs(12);
 
+/// Between two steps of closing flows at least this; where there are many, several are closed in one.
+const STEP: Duration = Duration::from_millis(20);
+
 /// How far a front end is in leaving.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(super) struct Draining {
     /// When it was told to.
     begun: Option<Moment>,
     /// When flows began to be closed.
     shedding: Option<Moment>,
+    /// When the last one is to be closed; `None`: there is no end to it.
+    over_by: Option<Moment>,
+    /// Those still to be closed, in the order in which they are looked at.
+    queue: VecDeque<Flow>,
     /// Whether the store is out of reach from here and not from elsewhere.
     cut_off: bool,
 }
 
 impl Draining {
-    pub(super) const fn begun(self) -> bool {
+    pub(super) const fn begun(&self) -> bool {
         self.begun.is_some()
     }
 
-    pub(super) const fn shedding(self) -> bool {
+    pub(super) const fn shedding(&self) -> bool {
         self.shedding.is_some()
     }
 }
@@ -59,8 +67,12 @@ impl Engine {
         self.draining.begun() && !self.lease.shared()
     }
 
-    /// Whether new clients are welcome: own state only. Who leaves stays ready while nobody else could take them.
+    /// Whether new clients are welcome: own state only, not whether the store is there; but a build that the store has
+    /// left behind cannot serve them. Who leaves stays ready while nobody else could take them.
     pub fn ready(&self, now: Moment) -> bool {
+        if self.unfit().is_some() {
+            return false;
+        }
         match self.draining.begun {
             None => !self.draining.cut_off && (!self.lease.shared() || self.peers.joined()),
             Some(at) => now.since(at) < LISTEN || self.lease.shared() && !self.others_serve(),
@@ -91,6 +103,7 @@ impl Engine {
         let since = now.since(begun);
         let late = since + LAST >= self.pace.timeout;
         if !self.others_serve() || late || (since >= LISTEN + FORGOTTEN && !self.old_build_serves()) {
+            self.draining.over_by.get_or_insert(begun + self.pace.over_after(since));
             self.shed(now);
         } else {
             self.timers.set(Due::Leave, now + LOOK_AGAIN);
@@ -116,6 +129,7 @@ impl Engine {
         } else if !self.draining.begun() {
             tracing::info!("not cut off from the store any more");
             self.draining.shedding = None;
+            self.draining.queue.clear();
             self.timers.clear(&Due::Shed);
         }
     }
@@ -128,23 +142,39 @@ impl Engine {
         }
     }
 
-    /// Closes one flow at a quiet moment, and sets the time of the next.
-    pub(super) fn shed_one(&mut self, now: Moment) {
+    /// Closes as many flows as are due, each at a quiet moment, and sets the time of the next step. Whoever comes
+    /// meanwhile is sent on too.
+    pub(super) fn shed_due(&mut self, now: Moment) {
         let Some(since) = self.draining.shedding else { return };
-        let hurry = now.since(since) >= NEVER_QUIET || self.is_late(now);
-        let quiet = |flow: &Flow| hurry || !(self.transactions.has_open(*flow) || self.holder.has_open(*flow));
-        let next =
-            self.flows.iter().map(|(flow, _)| flow).filter(|flow| quiet(flow) && !self.flows.is_shed(*flow)).min();
-        if let Some(flow) = next {
-            self.shed_flow(now, flow);
+        if self.draining.queue.is_empty() {
+            let mut flows: Vec<Flow> = self.flows.iter().filter(|(_, s)| !s.shed).map(|(flow, _)| flow).collect();
+            flows.sort_unstable();
+            self.draining.queue = flows.into();
         }
-        if self.flows.iter().any(|(flow, _)| !self.flows.is_shed(flow)) {
-            self.timers.set(Due::Shed, now + self.pace.interval());
-        }
+        let rest = self.draining.over_by.map(|at| at.since(now));
+        let hurry = now.since(since) >= NEVER_QUIET || rest.is_some_and(|rest| rest.is_zero());
+        let (flows, wait) = self.pace.step(self.draining.queue.len(), rest);
+        self.shed_some(now, flows, hurry);
+        self.timers.set(Due::Shed, now + wait);
     }
 
-    fn is_late(&self, now: Moment) -> bool {
-        self.draining.begun.is_some_and(|at| now.since(at) + LAST >= self.pace.timeout)
+    /// Closes so many of those in the queue that have a quiet moment; `hurry`: or have none.
+    fn shed_some(&mut self, now: Moment, mut flows: usize, hurry: bool) {
+        for _ in 0..self.draining.queue.len() {
+            if flows == 0 {
+                return;
+            }
+            let Some(flow) = self.draining.queue.pop_front() else { return };
+            if self.flows.get(flow).is_none_or(|state| state.shed) {
+                continue;
+            }
+            if hurry || !(self.transactions.has_open(flow) || self.holder.has_open(flow)) {
+                self.shed_flow(now, flow);
+                flows -= 1;
+            } else {
+                self.draining.queue.push_back(flow);
+            }
+        }
     }
 
     /// Closes a flow without a word; its endpoints are expected back, here or elsewhere.
@@ -167,12 +197,89 @@ impl Engine {
 pub struct Pace {
     /// From the signal to the end.
     pub timeout: Duration,
-    /// Flows closed in a second; 0 counts as 1.
+    /// Flows closed in a second, or more where the timeout would come before the last of them; 0 counts as 1.
     pub flows_per_second: u32,
 }
 
 impl Pace {
-    fn interval(self) -> Duration {
-        Duration::from_secs(1) / self.flows_per_second.max(1)
+    /// When the last flow is to be closed if the first one is after `since`, from the signal: before what is left for
+    /// stubs and open requests, but not all at once.
+    fn over_after(self, since: Duration) -> Duration {
+        self.timeout.saturating_sub(LAST).max(since + self.timeout.saturating_sub(since) / 2)
+    }
+
+    /// How many of the flows `left` are closed now, and the time to the next step, with so much time for all of them.
+    fn step(self, left: usize, rest: Option<Duration>) -> (usize, Duration) {
+        let Some(many) = u32::try_from(left).ok().filter(|many| *many > 0) else { return (left, LOOK_AGAIN) };
+        let interval = Duration::from_secs(1) / self.flows_per_second.max(1);
+        let interval = rest.map_or(interval, |rest| interval.min(rest / many));
+        if interval.is_zero() {
+            return (left, STEP);
+        }
+        let flows = u32::try_from(STEP.as_nanos().div_ceil(interval.as_nanos())).unwrap_or(many);
+        (flows as usize, interval * flows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    /// Closes so many flows by the pace; of each step its time, and how many had been closed by then.
+    fn closed(pace: Pace, mut left: usize, begun: Duration, over: Option<Duration>) -> Vec<(Duration, usize)> {
+        let (all, mut now, mut closed) = (left, begun, Vec::new());
+        while left > 0 {
+            let (flows, wait) = pace.step(left, over.map(|over| over.saturating_sub(now)));
+            assert!(wait >= STEP, "{flows} flows, then {wait:?}");
+            left -= flows.min(left);
+            closed.push((now, all - left));
+            now += wait;
+        }
+        closed
+    }
+
+    #[test]
+    fn few_flows_go_one_by_one_at_the_given_rate() {
+        let pace = Pace { timeout: ms(60_000), flows_per_second: 50 };
+        let closed = closed(pace, 100, ms(9_000), Some(ms(48_000)));
+        assert_eq!(
+            (closed[0], closed[50], closed.last()),
+            ((ms(9_000), 1), (ms(10_000), 51), Some(&(ms(10_980), 100)))
+        );
+    }
+
+    #[test]
+    fn many_flows_go_evenly_within_the_time_there_is() {
+        let pace = Pace { timeout: ms(60_000), flows_per_second: 50 };
+        let over = pace.over_after(ms(9_000));
+        assert_eq!(over, ms(48_000));
+        for flows in [2_500, 5_000, 50_000] {
+            let closed = closed(pace, flows, ms(9_000), Some(over));
+            let (last, _) = closed.last().unwrap();
+            assert!((over - ms(1_000)..=over).contains(last), "{flows}: {last:?}");
+            let by = |at: Duration| closed.iter().rev().find(|(then, _)| *then <= at).unwrap().1;
+            let each: Vec<usize> = (10..47).map(|s| by(ms(s * 1000 + 1000)) - by(ms(s * 1000))).collect();
+            let (least, most) = (each.iter().min().unwrap(), each.iter().max().unwrap());
+            assert!(*least > 0 && most - least <= flows / 39 / 10 + 4, "{flows}: {least} to {most} in a second");
+        }
+    }
+
+    #[test]
+    fn without_an_end_the_rate_alone_counts() {
+        let pace = Pace { timeout: ms(60_000), flows_per_second: 1_000 };
+        let closed = closed(pace, 5_000, ms(0), None);
+        assert_eq!(closed.last(), Some(&(ms(4_980), 5_000)));
+    }
+
+    #[test]
+    fn who_begins_late_has_half_of_what_is_left() {
+        let pace = Pace { timeout: ms(60_000), flows_per_second: 50 };
+        assert_eq!(pace.over_after(ms(48_000)), ms(54_000));
+        assert_eq!(Pace { timeout: ms(5_000), ..pace }.over_after(ms(3_000)), ms(4_000));
+        assert_eq!(pace.step(7, Some(Duration::ZERO)), (7, STEP));
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use commpool_model::ids::Incarnation;
 use commpool_sip::time::Moment;
+use commpool_store::StoreError;
 use commpool_store::ops::front_ends::{Load, Reap, Reaped, Renew, Renewed, State};
 use commpool_store::ops::pull::{Cursor, Pull, Pulled};
 
@@ -57,13 +58,15 @@ pub(super) enum Lease {
         cursor: Option<Cursor>,
         /// Since when others are [`AHEAD`], and whether the last try failed all the same.
         behind: Option<(Moment, bool)>,
+        /// What the store said when it had left this build behind; until a renewal succeeds.
+        unfit: Option<StoreError>,
     },
 }
 
 impl Lease {
     /// A lease just given.
     pub(super) const fn new(now: Moment, epoch: u64) -> Self {
-        Self::Shared { renewed: now, gapless: None, epoch, cursor: None, behind: None }
+        Self::Shared { renewed: now, gapless: None, epoch, cursor: None, behind: None, unfit: None }
     }
 
     /// Time since the last successful renewal was sent; zero for who needs none.
@@ -85,6 +88,14 @@ impl Lease {
 }
 
 impl Engine {
+    /// Why nobody is served: the store has the schema or the functions of another build.
+    pub const fn unfit(&self) -> Option<&StoreError> {
+        match &self.lease {
+            Lease::Alone => None,
+            Lease::Shared { unfit, .. } => unfit.as_ref(),
+        }
+    }
+
     pub(super) fn start_lease(&mut self, now: Moment) {
         if self.lease.shared() {
             self.timers.set(Due::Renew, now);
@@ -118,8 +129,11 @@ impl Engine {
             self.out.push_back(Output::Restart);
             return;
         };
-        let Lease::Shared { renewed, gapless, epoch: known, .. } = &mut self.lease else { return };
+        let Lease::Shared { renewed, gapless, epoch: known, unfit, .. } = &mut self.lease else { return };
         *renewed = sent;
+        if unfit.take().is_some() {
+            tracing::info!("serves again: the store has what this build needs");
+        }
         let since = *gapless.get_or_insert(sent);
         let rose = std::mem::replace(known, epoch) < epoch;
         self.started = (now, store_now.0 / 1_000_000);
@@ -134,9 +148,12 @@ impl Engine {
         }
     }
 
-    pub(super) fn not_renewed(&mut self, now: Moment, sent: Moment) {
-        if let Lease::Shared { gapless, behind, .. } = &mut self.lease {
+    pub(super) fn not_renewed(&mut self, now: Moment, sent: Moment, error: &StoreError) {
+        if let Lease::Shared { gapless, behind, unfit, .. } = &mut self.lease {
             *gapless = None;
+            if matches!(error, StoreError::Schema { .. }) && unfit.replace(error.clone()).is_none() {
+                tracing::error!(%error, "does not serve any more");
+            }
             if let Some((since, missed)) = behind {
                 *missed |= sent >= *since + LAST_TRY;
             }

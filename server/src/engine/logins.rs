@@ -11,6 +11,10 @@ use crate::services::Request;
 const GENERATION: usize = 20_000;
 /// Most requests that wait for one credential read.
 const MAX_WAITING: usize = 64;
+/// Most reads of credentials for those who wait, where accounts change meanwhile.
+const MAX_READS: u8 = 4;
+/// Most users whose change is remembered while reads are under way.
+const MAX_TOLD: usize = 20_000;
 
 /// Known logins, and requests that wait for one. Two generations stand in for a clock: what is used stays.
 #[derive(Debug, Default)]
@@ -20,6 +24,29 @@ pub(super) struct Logins {
     waiting: HashMap<String, Vec<Request>>,
     /// Of those who wait, whom the store did not tell of.
     held: BTreeSet<String>,
+    told: Told,
+}
+
+/// What was told of changed accounts while reads of credentials were under way: reads and changes come by ways of their
+/// own, so that an answer may be older than a change that has been told.
+#[derive(Debug, Default)]
+struct Told {
+    under_way: usize,
+    /// Stamp of each account that changed.
+    stamps: HashMap<UserRef, u64>,
+    /// Rises when stamps had to be forgotten: what was read before may be outdated, whoever it tells of.
+    forgotten: u64,
+}
+
+/// A read of credentials.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Reading {
+    /// Whose.
+    pub(super) address: String,
+    /// How many it is for those who wait.
+    nth: u8,
+    /// [`Told::forgotten`] when it was sent.
+    forgotten: u64,
 }
 
 /// Logins by address, and the address of each user among them.
@@ -81,9 +108,43 @@ impl Logins {
         self.young.insert(address, login);
     }
 
+    /// A read that is sent now.
+    pub(super) fn read(&mut self, address: String) -> Reading {
+        self.told.under_way += 1;
+        Reading { address, nth: 1, forgotten: self.told.forgotten }
+    }
+
+    /// The read after one whose answer was outdated; `None`: nobody waits for it any more, or it has been tried often
+    /// enough.
+    pub(super) fn read_again(&mut self, before: &Reading) -> Option<Reading> {
+        let wanted = before.nth < MAX_READS && self.waiting.contains_key(&before.address);
+        wanted.then(|| Reading { nth: before.nth + 1, ..self.read(before.address.clone()) })
+    }
+
+    /// Whether an answer is older than what has been told.
+    pub(super) fn is_outdated(&self, reading: &Reading, login: Option<&Login>) -> bool {
+        let changed = |login: &Login| self.told.stamps.get(&login.user).is_some_and(|stamp| login.stamp < *stamp);
+        login.is_some_and(|login| reading.forgotten != self.told.forgotten || changed(login))
+    }
+
+    /// A read has ended. What was told is of no use when none is under way.
+    pub(super) fn read_ended(&mut self) {
+        self.told.under_way = self.told.under_way.saturating_sub(1);
+        if self.told.under_way == 0 {
+            self.told.stamps.clear();
+        }
+    }
+
     /// An account changed: what is known of its user goes, under whatever address, and what is known of whoever had
-    /// the address before.
-    pub(super) fn forget(&mut self, user: UserRef, address: &str) {
+    /// the address before; what is being read of it does not count if it is older.
+    pub(super) fn forget(&mut self, user: UserRef, address: &str, stamp: u64) {
+        if self.told.under_way > 0 {
+            if self.told.stamps.len() >= MAX_TOLD {
+                self.told.stamps.clear();
+                self.told.forgotten += 1;
+            }
+            self.told.stamps.insert(user, stamp);
+        }
         for generation in [&mut self.young, &mut self.old] {
             generation.remove_user(user);
             generation.remove(address);

@@ -11,6 +11,7 @@ use commpool_store::ops::{Operation, Outcome, presence};
 
 use super::adoption::Adoption;
 use super::dialogs::Asked;
+use super::logins::Reading;
 use super::registrations::Waiting;
 use super::upkeep::{Due, Expired};
 use super::{Engine, Output};
@@ -25,7 +26,7 @@ const ASSERT_AGAIN: Duration = Duration::from_secs(2);
 /// What a store call was made for.
 #[derive(Debug)]
 pub(super) enum Pending {
-    Login(String),
+    Login(Reading),
     Register(Box<Waiting>),
     Route(Box<Request>, Caller),
     Publish(Box<Request>, Box<presence::Publish>),
@@ -134,7 +135,7 @@ impl Engine {
 
     fn store_outcome(&mut self, now: Moment, pending: Pending, outcome: Outcome) {
         match (pending, outcome) {
-            (Pending::Login(address), Outcome::Credentials(reply)) => self.login_known(now, &address, reply.found),
+            (Pending::Login(reading), Outcome::Credentials(reply)) => self.login_known(now, &reading, reply.found),
             (Pending::Register(waiting), Outcome::Register(reply)) => self.registered(now, *waiting, reply),
             (Pending::Route(request, caller), Outcome::Route(reply)) => self.routed(now, *request, caller, reply),
             (Pending::Publish(request, publish), Outcome::Publish(reply)) => {
@@ -159,10 +160,13 @@ impl Engine {
         tracing::warn!(%error, "store call failed");
         self.metrics.store_failure();
         match pending {
-            Pending::Login(address) => self.login_unknown(now, &address),
+            Pending::Login(reading) => {
+                self.logins.read_ended();
+                self.login_unknown(now, &reading.address);
+            }
             Pending::Swept => self.sweep_later(now),
             Pending::Accounts => self.ask_accounts_later(now),
-            Pending::Renew(sent) => self.not_renewed(now, sent),
+            Pending::Renew(sent) => self.not_renewed(now, sent, error),
             Pending::Adopt(adoption) => self.adopt_later(now, *adoption),
             Pending::Assert => self.timers.set(Due::Assert, now + ASSERT_AGAIN),
             Pending::Register(waiting) => self.not_registered(now, *waiting),
@@ -185,7 +189,7 @@ impl Engine {
         loop {
             let (login, request) = match self.pending.overdue(now) {
                 None => return,
-                Some(Pending::Login(address)) => (Some(address.clone()), None),
+                Some(Pending::Login(reading)) => (Some(reading.address.clone()), None),
                 Some(pending) => (None, pending.request().cloned()),
             };
             match login {

@@ -83,7 +83,7 @@ pub(super) enum Due {
     Unlost,
     /// Moves on with leaving.
     Leave,
-    /// Closes the next flow.
+    /// Closes the next flows.
     Shed,
     /// A REGISTER waits for the store to come back.
     Held(Otid),
@@ -177,7 +177,7 @@ impl Engine {
             Due::Stub(endpoint) => self.stub_ended(now, endpoint, Fate::Gone),
             Due::Unlost => self.unlost_due(now),
             Due::Leave => self.leave(now),
-            Due::Shed => self.shed_one(now),
+            Due::Shed => self.shed_due(now),
             Due::Held(otid) => self.held_due(now, otid),
             Due::Logins => self.logins_due(now),
             Due::Adopt(endpoint) => self.adopt_again(now, endpoint),
@@ -275,7 +275,7 @@ impl Engine {
         let wait = if changed.more { Duration::ZERO } else { ACCOUNTS };
         self.timers.set(Due::Accounts, now + wait);
         for (address, user, state, stamp) in changed.accounts {
-            self.logins.forget(user, &address);
+            self.logins.forget(user, &address, stamp);
             let outdated = |flow: &Flow| {
                 self.flows.get(*flow).and_then(|s| s.users.get(&user)).is_some_and(|known| *known != stamp)
             };

@@ -19,7 +19,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_util::sync::CancellationToken;
 
 use super::frame::{Class, Frame, Hello, LONGEST, PROTOCOL};
-use super::identity::PeerIdentity;
+use super::identity::CurrentPeer;
 use crate::engine::Input;
 use crate::metrics::Metrics;
 
@@ -45,8 +45,9 @@ pub struct Own {
     pub fe: Incarnation,
     /// Version and commit.
     pub build: String,
-    /// Certificate, key and authority between front ends, and the one name they go by.
-    pub identity: Arc<PeerIdentity>,
+    /// Certificate, key and authority between front ends, and the one name they go by; each
+    /// handshake takes what is current.
+    pub identity: CurrentPeer,
     /// Where frames go.
     pub engine: mpsc::Sender<Input>,
     /// Counters.
@@ -167,7 +168,7 @@ impl Link {
     }
 
     async fn connect(&self) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
-        let identity = &self.own.identity;
+        let identity = self.own.identity.load_full();
         let name = ServerName::try_from(identity.name().to_owned()).map_err(io::Error::other)?;
         let connected = timeout(CONNECT, async {
             let socket = TcpStream::connect(&self.to.address).await?;
@@ -257,7 +258,7 @@ impl Incoming {
     }
 
     async fn connection(&self, socket: TcpStream) -> Result<(), &'static str> {
-        let acceptor = TlsAcceptor::from(self.own.identity.server());
+        let acceptor = TlsAcceptor::from(self.own.identity.load().server());
         let stream = timeout(HELLO, acceptor.accept(socket)).await.map_err(|_| "no handshake in time")?;
         let mut stream = stream.map_err(|_| "its certificate is not of this pool")?;
         let mut buffer = BytesMut::new();

@@ -42,8 +42,15 @@ pub(crate) struct Pool {
     pub(crate) hold_store: bool,
     /// Store calls of these names fail while set.
     pub(crate) fail: Vec<&'static str>,
+    /// How they fail.
+    pub(crate) failure: StoreError,
     held: Vec<(u64, Operation)>,
+    /// Store calls of these names are carried out, and their answers are on the way until told otherwise.
+    pub(crate) slow: Vec<&'static str>,
+    on_the_way: Vec<(u64, Outcome)>,
     next_serial: u32,
+    /// Whether there may be other front ends.
+    shared: bool,
 }
 
 fn config() -> PoolConfig {
@@ -72,6 +79,15 @@ fn listen() -> SocketAddr {
 
 impl Pool {
     pub(crate) fn new() -> Self {
+        Self::with(false, Duration::from_secs(60))
+    }
+
+    /// A front end of a pool in which it is the only one, and which has so much time to leave.
+    pub(crate) fn shared(timeout: Duration) -> Self {
+        Self::with(true, timeout)
+    }
+
+    fn with(shared: bool, timeout: Duration) -> Self {
         let now = Moment::from_micros(1_000_000);
         let mut store = Memory::new();
         let start = front_ends::Start {
@@ -79,7 +95,7 @@ impl Pool {
             start_id: [1; 16],
             address: String::new(),
             build: "test".to_owned(),
-            alone: true,
+            alone: !shared,
         };
         let started = store.execute(Micros(EPOCH * 1_000_000), &[start.into()]);
         let Some(Outcome::FrontEndStart(started)) = started.into_iter().next() else { panic!("no incarnation") };
@@ -95,8 +111,8 @@ impl Pool {
             accounts: accounts.cursor,
             metrics: Arc::new(Metrics::default()),
             build: "test".to_owned(),
-            epoch: None,
-            pace: Pace { timeout: Duration::from_secs(60), flows_per_second: 50 },
+            epoch: shared.then_some(started.epoch),
+            pace: Pace { timeout, flows_per_second: 50 },
         });
         let mut pool = Self {
             engine,
@@ -107,8 +123,12 @@ impl Pool {
             calls: Vec::new(),
             hold_store: false,
             fail: Vec::new(),
+            failure: StoreError::Unavailable("a test".to_owned()),
             held: Vec::new(),
+            slow: Vec::new(),
+            on_the_way: Vec::new(),
             next_serial: 0,
+            shared,
         };
         pool.settle();
         pool
@@ -230,6 +250,22 @@ impl Pool {
         self.engine.gauges()
     }
 
+    /// Whether new clients are welcome, and why nobody is served.
+    pub(crate) fn ready(&self) -> (bool, Option<String>) {
+        (self.engine.ready(self.now), self.engine.unfit().map(ToString::to_string))
+    }
+
+    /// Tells it to end.
+    pub(crate) fn drain(&mut self) {
+        self.engine.drain(self.now);
+        self.settle();
+    }
+
+    /// Whether it has finished leaving.
+    pub(crate) fn drained(&self) -> bool {
+        self.engine.drained()
+    }
+
     /// Lets time pass, with everything that falls due in it.
     pub(crate) fn pass(&mut self, time: Duration) {
         let until = self.now + time;
@@ -248,6 +284,17 @@ impl Pool {
             self.answer(token, operation);
         }
         self.settle();
+    }
+
+    /// Answers that were on the way arrive; how many.
+    pub(crate) fn arrive(&mut self) -> usize {
+        let arriving = std::mem::take(&mut self.on_the_way);
+        let count = arriving.len();
+        for (token, outcome) in arriving {
+            self.engine.handle(self.now, Input::Store { token, outcome: Ok(outcome) });
+        }
+        self.settle();
+        count
     }
 
     fn answer(&mut self, token: u64, operation: Operation) {
@@ -270,14 +317,20 @@ impl Pool {
                     self.closed.push(flow);
                     self.engine.handle(self.now, Input::Closed { flow });
                 }
+                Output::Directory(others) if self.shared => assert!(others.is_empty()),
                 Output::Frame { .. } | Output::Directory(_) | Output::Restart => {
                     panic!("a lone front end has no peers")
                 }
                 Output::Store { token, operation } => {
                     self.calls.push(operation.name());
                     if self.fail.contains(&operation.name()) {
-                        let outcome = Err(StoreError::Unavailable("a test".to_owned()));
+                        let outcome = Err(self.failure.clone());
                         self.engine.handle(self.now, Input::Store { token, outcome });
+                        continue;
+                    }
+                    if self.slow.contains(&operation.name()) {
+                        let outcome = self.execute(*operation);
+                        self.on_the_way.push((token, outcome));
                         continue;
                     }
                     if self.hold_store { self.held.push((token, *operation)) } else { self.answer(token, *operation) }

@@ -3,6 +3,8 @@
 mod bench;
 mod client;
 mod directory;
+mod leaving;
+mod logins;
 mod messages;
 mod presence;
 mod registration;

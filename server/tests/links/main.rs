@@ -2,6 +2,7 @@
 
 mod identity;
 mod refused;
+mod renewal;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -12,7 +13,7 @@ use commpool_model::ids::Incarnation;
 use commpool_server::engine::Input;
 use commpool_server::metrics::Metrics;
 use commpool_server::peers::frame::{Class, Frame, Hello, PROTOCOL, Ping};
-use commpool_server::peers::identity::PeerIdentity;
+use commpool_server::peers::identity::CurrentPeer;
 use commpool_server::peers::links::{Incoming, Links, Own};
 use commpool_store::ops::front_ends::{FrontEnd, State};
 use prometheus_client::registry::Registry;
@@ -21,7 +22,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use identity::Authority;
+use identity::{Authority, fixed};
 
 const POOL: &str = "example.com";
 const NAME: &str = "pool-peers.ns.svc";
@@ -37,19 +38,23 @@ struct Here {
     stop: CancellationToken,
 }
 
-fn own(fe: u32, identity: PeerIdentity, engine: mpsc::Sender<Input>, metrics: Arc<Metrics>) -> Own {
+fn own(fe: u32, identity: CurrentPeer, engine: mpsc::Sender<Input>, metrics: Arc<Metrics>) -> Own {
     let (pool, build) = (POOL.to_owned(), "test".to_owned());
-    Own { pool, fe: Incarnation(fe), build, identity: Arc::new(identity), engine, metrics }
+    Own { pool, fe: Incarnation(fe), build, identity, engine, metrics }
 }
 
 impl Here {
     async fn start(authority: &Authority, fe: u32, knows: &[u32]) -> Self {
+        Self::with(fixed(authority.identity(NAME)), fe, knows).await
+    }
+
+    async fn with(identity: CurrentPeer, fe: u32, knows: &[u32]) -> Self {
         let (engine, inputs) = mpsc::channel(64);
         let (metrics, mut registry) = (Arc::new(Metrics::default()), Registry::default());
         metrics.register(&mut registry);
         let (known, others) = watch::channel(knows.iter().copied().map(Incarnation).collect());
         let stop = CancellationToken::new();
-        let own = own(fe, authority.identity(NAME), engine, metrics);
+        let own = own(fe, identity, engine, metrics);
         let listener = Arc::new(TcpListener::bind("127.0.0.1:0").await.unwrap());
         let address = listener.local_addr().unwrap();
         let incoming = Arc::new(Incoming { own, known: others, stop: stop.clone() });
@@ -117,7 +122,7 @@ async fn frames_of_a_front_end_of_the_pool_come_in_under_its_incarnation() {
     let authority = Authority::new();
     let mut here = Here::start(&authority, 1, &[2]).await;
     let (engine, mut there) = mpsc::channel(64);
-    let mut links = Links::new(own(2, authority.identity(NAME), engine, Arc::default()));
+    let mut links = Links::new(own(2, fixed(authority.identity(NAME)), engine, Arc::default()));
     links.set(&[front_end(1, here.address)]);
     let up = timeout(LONG, there.recv()).await.unwrap();
     assert!(matches!(up, Some(Input::Link { fe: Incarnation(1), up: true })), "{up:?}");
@@ -132,7 +137,7 @@ async fn a_front_end_that_has_just_started_is_let_in_when_the_directory_names_it
     let authority = Authority::new();
     let mut here = Here::start(&authority, 1, &[]).await;
     let (engine, _there) = mpsc::channel(64);
-    let mut links = Links::new(own(2, authority.identity(NAME), engine, Arc::default()));
+    let mut links = Links::new(own(2, fixed(authority.identity(NAME)), engine, Arc::default()));
     links.set(&[front_end(1, here.address)]);
     links.send(Incarnation(1), ping()).unwrap();
     here.known.send_replace(vec![Incarnation(2)]);
@@ -144,7 +149,7 @@ async fn a_front_end_that_has_just_started_is_let_in_when_the_directory_names_it
 async fn a_queue_that_is_full_gives_the_frame_back() {
     let authority = Authority::new();
     let (engine, _there) = mpsc::channel(64);
-    let mut links = Links::new(own(2, authority.identity(NAME), engine, Arc::default()));
+    let mut links = Links::new(own(2, fixed(authority.identity(NAME)), engine, Arc::default()));
     // Nobody listens there: what is queued stays until the first attempt has failed.
     links.set(&[front_end(1, "127.0.0.1:9".parse().unwrap())]);
     let large = || Frame::Emit { remote: "192.0.2.1:5060".parse().unwrap(), octets: vec![0; 200 * 1024].into() };

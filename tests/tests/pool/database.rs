@@ -288,6 +288,30 @@ async fn its_schema_is_not_ours() -> Result<()> {
     pool.finish()
 }
 
+/// As a migration does that takes back what the build before needs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn its_floor_rises_while_front_ends_run() -> Result<()> {
+    let mut pool = Pool::with(Setup { front_ends: 1, ..Setup::default() })?;
+    people_of_one(&pool).await?;
+    let leave = "select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'commpool%'";
+    pool.sql(&format!("update commpool.pool set floor = floor + 1; {leave}"))?;
+    let gone =
+        |pool: &mut Pool| wait::until("readiness to go", NORMAL, || Ok((!pool.front_end(0).is_ready()).then_some(())));
+    gone(&mut pool)?;
+    why_not_ready(&mut pool, &["schema", "use a build at least as new"])?;
+    pool.sql("update commpool.pool set floor = floor - 1")?;
+    pool.front_end_mut(0).until_ready()?;
+    served_again(&pool).await?;
+    // So it is when the functions themselves have gone.
+    pool.sql("alter schema commpool_api_1 rename to away")?;
+    gone(&mut pool)?;
+    why_not_ready(&mut pool, &["run `commpool-server migrate`"])?;
+    pool.sql("alter schema away rename to commpool_api_1")?;
+    pool.front_end_mut(0).until_ready()?;
+    served_again(&pool).await?;
+    pool.finish()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_is_not_there_at_the_start() -> Result<()> {
     let mut pool = Pool::prepare(Setup { front_ends: 1, ..Setup::default() })?;
@@ -296,6 +320,25 @@ async fn it_is_not_there_at_the_start() -> Result<()> {
     why_not_ready(&mut pool, &["database", "refused"])?;
     pool.database.start_again()?;
     pool.front_end_mut(0).until_ready()?;
+    people_of_one(&pool).await?;
+    pool.finish()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_that_is_tried_again_is_still_one_front_end() -> Result<()> {
+    let mut pool = Pool::prepare(Setup { front_ends: 1, ..Setup::default() })?;
+    // The incarnation is there when its start fails.
+    let right = "execute on function commpool_api_1.accounts_changed";
+    pool.sql(&format!("revoke {right} from commpool_server"))?;
+    pool.front_end_mut(0).launch()?;
+    wait::until("a third attempt", Duration::from_secs(30), || {
+        let attempts = pool.front_end(0).log().matches("does not serve yet").count();
+        Ok((attempts >= 3).then_some(()))
+    })?;
+    pool.sql(&format!("grant {right} to commpool_server"))?;
+    pool.front_end_mut(0).until_ready()?;
+    let alive = pool.sql("select count(*) from commpool.front_end where dead_since is null")?;
+    ensure!(alive.trim() == "1", "front ends that nobody runs: {alive}");
     people_of_one(&pool).await?;
     pool.finish()
 }
@@ -352,4 +395,9 @@ async fn people_of_one(pool: &Pool) -> Result<()> {
     let alice = pool.signed_in("alice", 0, Transport::Tls).await?;
     expect(alice.say(&alice.aor(), "served after all").await?, 200)?;
     alice.hears("served after all").await.map(drop)
+}
+
+/// Each connection to the database looks again by itself, ten seconds after it found another schema.
+async fn served_again(pool: &Pool) -> Result<()> {
+    eventually("everything being served", async || Ok(people_of_one(pool).await.is_ok())).await
 }

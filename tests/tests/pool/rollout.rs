@@ -1,13 +1,16 @@
-//! F4: every front end is replaced while people talk: nobody loses a word, nobody seems to have gone.
+//! F4: every front end is replaced while people talk: nobody loses a word, nobody seems to have gone. And so is the
+//! certificate between them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use commpool_harness::command::say;
-use commpool_tests::client::{PATIENCE, unique};
+use commpool_harness::pki::Authority;
+use commpool_harness::wait;
+use commpool_tests::client::{PATIENCE, expect, unique};
 use commpool_tests::link::Transport;
 use commpool_tests::pool::{Pool, Setup};
 use commpool_tests::roamer::Roamer;
@@ -129,4 +132,51 @@ async fn f4_each_is_restarted_after_the_other() -> Result<()> {
         Ok(())
     };
     under_load(Pool::with(setup())?, replace, 3).await
+}
+
+/// The front ends that run have taken up so many certificates.
+fn have_taken_up(pool: &Pool, certificates: usize) -> Result<()> {
+    let taken = |n: usize| pool.front_end(n).log().matches("certificate between front ends replaced").count();
+    wait::until("the new certificate being taken up", Duration::from_secs(30), || {
+        Ok((0..2).all(|n| taken(n) >= certificates).then_some(()))
+    })
+}
+
+/// As the operator does it: for a while both authorities are trusted. Front ends that came before the change and after it
+/// reach each other all the time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_certificate_between_them_is_renewed_by_another_authority() -> Result<()> {
+    let mut pool = Pool::start()?;
+    let configuration = pool.configuration(0)?;
+    let name =
+        configuration.lines().find_map(|line| line.trim().strip_prefix("serverName:")).context("no name")?.trim();
+    let folder = tempfile::tempdir()?;
+    let authority = Authority::make(folder.path(), "authority")?;
+    authority.issue("peers", "/CN=peers", "serverAuth,clientAuth", Some(&format!("DNS:{name}")))?;
+    let old = std::fs::read_to_string(pool.data().join("peers-ca.crt"))?;
+    let new = std::fs::read_to_string(authority.certificate())?;
+
+    std::fs::write(pool.data().join("peers-ca.crt"), old + &new)?;
+    have_taken_up(&pool, 1)?;
+    for ending in ["key", "crt"] {
+        let to = pool.data().join(format!("peers-tls.{ending}"));
+        std::fs::copy(folder.path().join(format!("peers.{ending}")), to)?;
+    }
+    have_taken_up(&pool, 2)?;
+    std::fs::write(pool.data().join("peers-ca.crt"), new)?;
+    // It knows nothing but the new authority, and those that were there before are reached and let it in.
+    pool.front_end_mut(2).kill()?;
+    pool.front_end_mut(2).start()?;
+    let alice = pool.signed_in("alice", 0, Transport::Tls).await?;
+    let bob = pool.signed_in("bob", 2, Transport::Tls).await?;
+    for (from, to) in [(&alice, &bob), (&bob, &alice)] {
+        let text = unique("across ");
+        expect(from.say(&to.aor(), &text).await?, 200)?;
+        to.hears(&text).await?;
+    }
+    for n in 0..3 {
+        let log = pool.front_end(n).log();
+        ensure!(!log.contains("its certificate is not of this pool"), "front end {n} let somebody not in:\n{log}");
+    }
+    pool.finish()
 }

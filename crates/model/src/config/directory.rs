@@ -159,7 +159,7 @@ impl Default for Mapping {
 pub struct Enabled {
     /// Boolean attribute that must be TRUE, such as `msRTCSIP-UserEnabled`; missing counts as FALSE. Empty: no test.
     pub attribute: String,
-    /// Whether bit 2 of `userAccountControl` (account disabled) keeps a user out; missing counts as not set.
+    /// Whether bit 2 of `userAccountControl` (account disabled) keeps a user out; in Active Directory a missing one does too.
     pub account_control: bool,
     /// Distinguished name of a group whose members may sign in. Empty: no test.
     pub group: String,
@@ -178,13 +178,13 @@ impl Default for Enabled {
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Removal {
     /// Nothing is applied when more than this part of the users, and more than 5 of them, would lose the service without
-    /// the directory saying so of each; per cent, 0–100.
+    /// the directory saying so of each, or their passwords by another address; per cent, 0–100.
     pub max_percent: u32,
     /// The same for more than so many, whatever their part; 0–1000000.
     pub max_count: u32,
     /// A user no longer found is disabled at once and removed after so many days; 0–3650.
     pub grace_days: u32,
-    /// Digest of a held plan that may be applied all the same; empty: none.
+    /// Digest of a held plan that may be applied all the same, once; empty: none.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub release_digest: String,
 }
