@@ -22,10 +22,10 @@ mod store;
 
 pub use clock::{Clock, system_clock};
 pub use error::StoreError;
-pub use memory::{Memory, MemoryStore};
+pub use memory::{Memory, MemoryStore, SoftRows};
 pub use sqlite::{DATABASE_FILE, FolderLock, LockError, Report, SqliteOptions, SqliteStore, lock_folder, migrate};
 pub use stats::{OperationStats, Stats};
 pub use store::{Reply, Store};
 
 /// Version of the schema that this build reads and writes in Memory and SQLite.
-pub const SCHEMA: u32 = 4;
+pub const SCHEMA: u32 = 5;

@@ -115,7 +115,7 @@ fn migrating_makes_the_store_once_and_for_its_owner_only() {
     let report = migrate(&folder).unwrap();
     assert_eq!(
         (report.before, report.after, report.applied),
-        (0, SCHEMA, vec!["0001_pool", "0002_refreshed", "0003_load", "0004_directory"])
+        (0, SCHEMA, vec!["0001_pool", "0002_refreshed", "0003_load", "0004_directory", "0005_expiry"])
     );
     assert_eq!((mode(&folder), mode(&folder.join(DATABASE_FILE))), (0o700, 0o600));
     let again = migrate(&folder).unwrap();
@@ -155,7 +155,7 @@ fn a_store_of_the_schema_before_keeps_its_users() {
     .unwrap();
     drop(file);
     let report = migrate(folder.path()).unwrap();
-    assert_eq!((report.before, report.after, report.applied), (3, SCHEMA, vec!["0004_directory"]));
+    assert_eq!((report.before, report.after, report.applied), (3, SCHEMA, vec!["0004_directory", "0005_expiry"]));
     let store = open(folder.path());
     let page = ask(&store, Find { limit: 10, ..Find::default() }).accounts;
     assert_eq!((page.len(), page[0].address.as_str(), page[0].managed), (1, "alice@example.com", false));

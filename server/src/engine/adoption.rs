@@ -49,6 +49,13 @@ pub(super) struct OnTheWay {
     adoptions: HashMap<EndpointId, Adoption>,
 }
 
+impl OnTheWay {
+    /// How many adoptions wait for the store.
+    pub(super) fn waiting(&self) -> usize {
+        self.adoptions.len()
+    }
+}
+
 impl Engine {
     /// An endpoint came here with its dialogs at another front end: they are owned here from now on.
     pub(super) fn adopt(&mut self, now: Moment, endpoint: EndpointId, flow: Flow, caller: &Caller, same_process: bool) {
@@ -215,9 +222,7 @@ impl Engine {
     }
 
     pub(super) fn start_flush(&mut self, now: Moment) {
-        if self.lease.shared() {
-            self.timers.set_if_absent(Due::FlushDialogs, now + FLUSH);
-        }
+        self.timers.set_if_absent(Due::FlushDialogs, now + FLUSH);
     }
 
     /// Lifetimes and numbers that changed since the last time.
@@ -260,6 +265,7 @@ impl Engine {
         for call in calls {
             self.call(now, call, Pending::Assert);
         }
+        self.sweep_from(now);
     }
 
     /// What is newer elsewhere is no longer ours.

@@ -357,10 +357,11 @@ impl Engine {
         self.timers.set(Due::Stub(endpoint), now + STUB);
     }
 
-    /// A flow that we closed counts as lost only when the wait for its endpoints ends.
-    pub(super) fn lose_later(&mut self, now: Moment, user: UserRef, serial: u32) {
+    /// A flow that we closed counts as lost only when the wait for its endpoints ends: then.
+    pub(super) fn lose_later(&mut self, now: Moment, user: UserRef, serial: u32) -> Moment {
         self.holder.unlost.insert((user, serial), now + STUB);
         self.timers.set_if_absent(Due::Unlost, now + STUB);
+        now + STUB
     }
 
     pub(super) fn unlost_due(&mut self, now: Moment) {

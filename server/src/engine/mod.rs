@@ -333,7 +333,7 @@ impl Engine {
     }
 
     /// Tables that must be empty some time after all traffic has ended.
-    pub fn tables(&self) -> [(&'static str, usize); 6] {
+    pub fn tables(&self) -> [(&'static str, usize); 10] {
         [
             ("server transactions", self.transactions.len()),
             ("forks", self.forks.len()),
@@ -341,6 +341,10 @@ impl Engine {
             ("dialogs", self.dialogs.len()),
             ("endpoints", self.registrations.len()),
             ("store calls", self.pending.waiting()),
+            ("registrations that wait", self.registrations.waiting()),
+            ("subscriptions that wait", self.undecided.len()),
+            ("adoptions that wait", self.on_the_way.waiting()),
+            ("users watched", self.watched.users().len()),
         ]
     }
 

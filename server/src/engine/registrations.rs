@@ -39,6 +39,8 @@ struct Held {
     cseq: u32,
     refreshed: Moment,
     expires: Moment,
+    /// Since when its flow counts as lost, or from when on.
+    lost: Option<Moment>,
     row: Endpoint,
 }
 
@@ -60,6 +62,11 @@ pub(super) struct Registrations {
 impl Registrations {
     pub(super) fn len(&self) -> usize {
         self.held.len()
+    }
+
+    /// How many REGISTERs wait for the store.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
     }
 
     pub(super) fn flow(&self, endpoint: EndpointId) -> Option<Flow> {
@@ -84,13 +91,15 @@ impl Registrations {
 
     /// What is held, to be said again to a store that lost it.
     pub(super) fn assertions(&self, now: Moment) -> Vec<HeldEndpoint> {
-        let left = |at: Moment| u64::try_from(at.since(now).as_millis()).unwrap_or(u64::MAX);
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        // The store may have lost the loss too: an endpoint without a flow must not come to life there.
+        let lost = |held: &Held| held.lost.filter(|at| *at <= now).map(|at| ms(now.since(at)));
         let assertion = |held: &Held| HeldEndpoint {
             key: held.key,
             origin: held.origin,
             cseq: held.cseq,
-            refreshed_ms: u64::try_from(now.since(held.refreshed).as_millis()).unwrap_or(u64::MAX),
-            endpoint: Endpoint { expires_ms: left(held.expires), lost_ms: None, ..held.row.clone() },
+            refreshed_ms: ms(now.since(held.refreshed)),
+            endpoint: Endpoint { expires_ms: ms(held.expires.since(now)), lost_ms: lost(held), ..held.row.clone() },
         };
         let mut rows: Vec<_> = self.held.values().filter(|held| held.expires > now).map(assertion).collect();
         rows.sort_unstable_by_key(|row| row.endpoint.id);
@@ -254,6 +263,7 @@ impl Engine {
             cseq: waiting.write.cseq,
             refreshed: now,
             expires,
+            lost: None,
             row: row.clone(),
         };
         let before = self.registrations.held.insert(id, held);
@@ -357,15 +367,19 @@ impl Engine {
         self.transactions.flow_closed(flow);
         self.sent_lost(now, flow);
         self.dialogs_wait(flow);
+        let mut lost = now;
         for user in state.users.keys() {
             if state.shed {
-                self.lose_later(now, *user, state.serial);
+                lost = self.lose_later(now, *user, state.serial);
             } else {
                 self.note_lost(now, *user, state.serial);
             }
         }
         for endpoint in state.endpoints {
             self.timers.set(Due::Endpoint(endpoint), now + STUB);
+            if let Some(held) = self.registrations.held.get_mut(&endpoint).filter(|held| held.flow == flow) {
+                held.lost = Some(lost);
+            }
         }
     }
 

@@ -28,8 +28,8 @@ const PROBE: Duration = Duration::from_secs(10);
 const GRACE: Duration = Duration::from_millis(15_050);
 const SWEEP_FOR: Duration = Duration::from_secs(37);
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
-/// And always so often where there are several front ends: for what a dead one held over UDP, which is lost only with
-/// its lifetime, and where the one that should have swept died too.
+/// And always so often: for what a dead front end held over UDP, which is lost only with its lifetime, where the one
+/// that should have swept died too, and for what is past its time and nobody's any more.
 const SWEEP_ALWAYS: Duration = Duration::from_secs(60);
 /// How often accounts changed by others are asked for.
 const ACCOUNTS: Duration = Duration::from_secs(1);
@@ -241,11 +241,8 @@ impl Engine {
 
     fn sweep(&mut self, now: Moment) {
         self.call(now, SweepLost { fe: self.fe, limit: SWEEP }, Pending::Swept);
-        if now < self.sweep_until {
-            self.timers.set(Due::Sweep, now + SWEEP_EVERY);
-        } else if self.lease.shared() {
-            self.timers.set(Due::Sweep, now + SWEEP_ALWAYS);
-        }
+        let wait = if now < self.sweep_until { SWEEP_EVERY } else { SWEEP_ALWAYS };
+        self.timers.set(Due::Sweep, now + wait);
     }
 
     pub(super) fn note_lost_later(&mut self, now: Moment, flows: Vec<(UserRef, u32)>) {

@@ -240,6 +240,11 @@ impl Pool {
         messages.remove(0)
     }
 
+    /// How many rows a table of the store has.
+    pub(crate) fn rows(&self, table: &str) -> usize {
+        self.store.soft_rows().iter().find(|(name, _)| *name == table).unwrap().1
+    }
+
     /// Connections, UDP flows, endpoints, dialogs.
     pub(crate) fn gauges(&self) -> [usize; 4] {
         self.engine.gauges()

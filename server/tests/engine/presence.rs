@@ -311,3 +311,22 @@ fn nobody_takes_over_anothers_dialog() {
     publish(&mut pool, &mut bob, "closed", "", None);
     assert_eq!(told(&mut pool, &mut alice).len(), 1, "her subscription goes on");
 }
+
+#[test]
+fn the_rows_of_dialogs_whose_client_never_came_back_go_and_those_of_others_stay() {
+    let Two { mut pool, mut alice, mut bob } = two();
+    subscribe(&mut pool, &mut alice, "bob", None, 600);
+    let answer = subscribe(&mut pool, &mut bob, "alice", None, 600);
+    let tag = answer.to().unwrap().tag().unwrap().to_owned();
+    pool.disconnect(alice.flow);
+    told(&mut pool, &mut bob);
+    pool.pass(Duration::from_secs(20));
+    assert_eq!(told(&mut pool, &mut bob).len(), 1, "alice is offline");
+    for _ in 0..8 {
+        pool.pass(Duration::from_secs(290));
+        bob.register(&mut pool, 600);
+        assert_eq!(subscribe(&mut pool, &mut bob, "alice", Some(&tag), 600).status(), Some(200));
+        told(&mut pool, &mut bob);
+    }
+    assert_eq!((pool.gauges()[3], pool.rows("subscription")), (1, 1));
+}

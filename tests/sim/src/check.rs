@@ -50,6 +50,8 @@ struct Presence {
     ever: bool,
     /// Has a device over UDP, whose silence nobody can time.
     udp: bool,
+    /// How many devices it has: of several, now one counts, now another.
+    owned: u32,
 }
 
 /// Everything that was promised and seen.
@@ -61,6 +63,8 @@ pub struct Check {
     users: HashMap<String, Presence>,
     /// What each watcher saw last, by dialog.
     pub views: BTreeMap<(usize, String), (String, View)>,
+    /// The highest note each dialog was shown.
+    newest: BTreeMap<(usize, String), u64>,
     /// Front ends that died.
     pub dead: BTreeSet<u32>,
     /// When front ends were declared dead.
@@ -87,9 +91,11 @@ impl Check {
         *self.counts.entry(what).or_default() += 1;
     }
 
-    /// A user has a device over UDP.
-    pub fn has_udp(&mut self, user: &str) {
-        self.users.entry(user.to_owned()).or_default().udp = true;
+    /// A user has a device, over UDP perhaps.
+    pub fn has_device(&mut self, user: &str, udp: bool) {
+        let presence = self.users.entry(user.to_owned()).or_default();
+        presence.owned += 1;
+        presence.udp |= udp;
     }
 
     /// Number of the next note.
@@ -260,6 +266,7 @@ impl Check {
     pub fn seen(&mut self, now: Moment, watcher: usize, call_id: &str, user: &str, view: View) {
         self.count("notifies");
         let before = self.views.insert((watcher, call_id.to_owned()), (user.to_owned(), view));
+        self.versions_rise(now, watcher, call_id, user, view);
         let Some(presence) = self.users.get(user) else { return };
         // A published `closed` carries its note; a bare one says that nobody is there.
         let gone = !view.open && view.note.is_none() && !view.pending;
@@ -272,6 +279,22 @@ impl Check {
         if absent.is_some_and(|absent| absent < GRACE) {
             let what = format!("device {watcher} was told that {user} is offline, {absent:?} after his last device");
             self.broke(now, "I7", what);
+        }
+    }
+
+    /// What a dialog is shown never falls back to what was published before: I4.
+    fn versions_rise(&mut self, now: Moment, watcher: usize, call_id: &str, user: &str, view: View) {
+        let Some(note) = view.note.filter(|_| self.users.get(user).is_some_and(|presence| presence.owned == 1)) else {
+            return;
+        };
+        let newest = self.newest.entry((watcher, call_id.to_owned())).or_default();
+        let before = std::mem::replace(newest, note.max(*newest));
+        if note < before {
+            self.broke(
+                now,
+                "I4",
+                format!("device {watcher} was shown {user}'s note {note} after {before} in {call_id}"),
+            );
         }
     }
 

@@ -17,6 +17,8 @@ use crate::sip::{DOMAIN, Draft, credentials, document};
 
 /// A request without its final answer is given up after this.
 pub const PATIENCE: Duration = Duration::from_secs(33);
+/// Subscriptions and publications are asked for so long, seconds.
+pub const LIFETIME: u32 = 3600;
 /// Over UDP a request is repeated at these times after the first copy.
 const REPEATS: [u64; 5] = [500, 1_500, 3_500, 7_500, 11_500];
 
@@ -230,7 +232,7 @@ impl Client {
         let from_tag = format!("w{}-{}", self.index, self.branches);
         let watch = Watch { user: user.to_owned(), from_tag, to_tag: None, notify: 0, ended: false };
         self.watches.insert(call_id.clone(), watch);
-        self.subscribe_in(now, &call_id, 3600)
+        self.subscribe_in(now, &call_id, LIFETIME)
     }
 
     fn publish(&mut self, now: Moment, rng: &mut Rng, check: &mut Check) -> Vec<Want> {
@@ -238,7 +240,8 @@ impl Client {
         let number = check.next_note();
         let mut draft = self.draft("PUBLISH", &self.user, &format!("publish-{}-{}", self.index, self.published));
         let if_match = self.etag.as_ref().map(|t| format!("SIP-If-Match: {t}\r\n")).unwrap_or_default();
-        draft.headers = format!("Event: presence\r\nExpires: 3600\r\nContent-Type: application/pidf+xml\r\n{if_match}");
+        draft.headers =
+            format!("Event: presence\r\nExpires: {LIFETIME}\r\nContent-Type: application/pidf+xml\r\n{if_match}");
         draft.body = document(&self.user, !rng.one_in(4), number);
         self.ask(now, Purpose::Publish { number }, draft)
     }
@@ -281,7 +284,7 @@ impl Client {
             Timer::Refresh(start) if *start == self.starts && self.registered => self.register(now, 600),
             Timer::Refresh(_) => Vec::new(),
             Timer::Resubscribe(call_id) if self.registered && self.watches.get(call_id).is_some_and(Watch::goes_on) => {
-                self.subscribe_in(now, call_id, 3600)
+                self.subscribe_in(now, call_id, LIFETIME)
             }
             // Signing in again is under way, or nobody asks any more.
             Timer::Resubscribe(call_id) if self.watches.contains_key(call_id) => {
@@ -311,7 +314,7 @@ impl Client {
             8 => {
                 let known: Vec<String> =
                     self.watches.iter().filter(|(_, w)| w.to_tag.is_some()).map(|(id, _)| id.clone()).collect();
-                rng.choose(&known).cloned().map(|id| self.subscribe_in(now, &id, 3600)).unwrap_or_default()
+                rng.choose(&known).cloned().map(|id| self.subscribe_in(now, &id, LIFETIME)).unwrap_or_default()
             }
             _ => Vec::new(),
         }

@@ -7,15 +7,17 @@ use commpool_model::presence::{Availability, aggregate};
 use commpool_store::ops::presence::Of;
 use commpool_store::ops::{Outcome, route};
 
-use crate::client::Watch;
+use crate::client::{LIFETIME, Watch};
 use crate::rng::Rng;
 use crate::sip::DOMAIN;
 use crate::world::{Shape, World};
 
 /// After the faults everything must be right again within this: a grace, a pull, a lease, a client's patience.
 const CALM: Duration = Duration::from_secs(75);
-/// After the last traffic every table is empty within this.
+/// After the last traffic every table of a front end is empty within this.
 const EMPTY: Duration = Duration::from_secs(200);
+/// And what is left in the store then is past its time after this: rows of dialogs live three times as long as those.
+const OVER: Duration = Duration::from_secs(3 * LIFETIME as u64 + 60);
 
 /// What came of a run.
 #[derive(Debug)]
@@ -48,6 +50,7 @@ pub fn run(seed: u64) -> anyhow::Result<Report> {
     world.everybody_leaves();
     world.run_until(world.now() + EMPTY);
     tables_are_empty(&mut world);
+    store_is_empty(&mut world);
     Ok(Report { seed, broken: world.check.broken, counts: world.check.counts })
 }
 
@@ -89,6 +92,17 @@ fn truth(world: &mut World, user: &str) -> Option<(bool, Option<u64>)> {
     let total = aggregate(&facts);
     let note = total.note.as_deref().and_then(|n| n.strip_prefix('n')?.parse().ok());
     Some((total.availability != Availability::Closed, note))
+}
+
+/// I17 of the store: a sweep removes what nobody ended, once it is past its time. Interest has none: it goes with its
+/// front end at the latest.
+fn store_is_empty(world: &mut World) {
+    world.sweep_in(OVER);
+    let left: Vec<_> = world.soft_rows().into_iter().filter(|(table, n)| *n > 0 && *table != "interest").collect();
+    if !left.is_empty() {
+        let now = world.now();
+        world.check.broke(now, "I17", format!("left behind in the store: {left:?}"));
+    }
 }
 
 /// I17: nothing is left behind.

@@ -20,10 +20,10 @@ use commpool_server::settings::Settings;
 use commpool_sip::digest::{Algorithm, ha1};
 use commpool_sip::otid::PoolKey;
 use commpool_sip::time::Moment;
-use commpool_store::Memory;
 use commpool_store::ops::accounts::{ChangedSince, Put};
 use commpool_store::ops::credentials::{self, Verifier};
 use commpool_store::ops::{Class, Operation, Outcome, front_ends};
+use commpool_store::{Memory, SoftRows};
 
 use self::store::Outage;
 use crate::check::Check;
@@ -48,6 +48,7 @@ enum Event {
     LinkUp { from: usize, inc: Incarnation, to: Incarnation },
     LinkDown { from: usize, inc: Incarnation, to: Incarnation },
     Thaw { fe: usize },
+    Crash { kept: Box<SoftRows> },
     Heal { a: usize, b: usize },
     Fault,
     Look,
@@ -156,9 +157,7 @@ impl World {
                 let index = world.clients.len();
                 world.clients.push(Client::new(index, user, udp, others.clone()));
                 world.paths.push(None);
-                if udp {
-                    world.check.has_udp(user);
-                }
+                world.check.has_device(user, udp);
                 let at = world.now + rng.between(Duration::from_millis(100), Duration::from_secs(4));
                 world.at(at, Event::Connect { client: index });
             }
@@ -265,6 +264,7 @@ impl World {
             Event::LinkUp { from, inc, to } => self.link_up(from, inc, to),
             Event::LinkDown { from, inc, to } => self.link_down(from, inc, to),
             Event::Thaw { fe } => self.thaw(fe),
+            Event::Crash { kept } => self.crash(*kept),
             Event::Heal { a, b } => self.heal(a, b),
             Event::Fault => self.fault(),
             Event::Look => self.look(),

@@ -14,6 +14,8 @@ pub(crate) const CHANGES: usize = 1000;
 
 /// Accounts.
 pub(crate) trait Accounts: Backend {
+    /// The highest number of a user there is; 0 where there is none.
+    fn last_user(&mut self) -> Result<UserId, Self::Error>;
     /// State of an account.
     fn account_state(&mut self, user: UserId) -> Result<Option<State>, Self::Error>;
     /// The account that an address belongs to.

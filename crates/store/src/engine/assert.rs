@@ -155,7 +155,7 @@ fn dialog<T: Tables>(
     let there = tables.subscription(watcher, held.sub_id)?;
     let order = |row: &SubscriptionRow| (row.dialog.remote_cseq, row.cseq);
     let newer = there.as_ref().is_some_and(|row| row.fe != fe && order(row) > (held.dialog.remote_cseq, held.cseq));
-    let room = there.is_some() || tables.subscriptions_of(watcher, DIALOGS)? < DIALOGS;
+    let room = there.is_some() || tables.subscriptions_of(watcher, now, DIALOGS)? < DIALOGS;
     if held.expires == 0 || newer || !room {
         kept.lost_subscriptions.push((held.watcher, held.sub_id));
         return Ok(());

@@ -1,7 +1,7 @@
 //! Endpoints as a whole: lost flows, sweeping, expiry, listing.
 
-use std::collections::BTreeMap;
-use std::ops::ControlFlow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{ControlFlow, RangeInclusive};
 
 use commpool_model::ids::{EndpointId, Incarnation, Key128, Micros, UserId};
 
@@ -10,6 +10,21 @@ use super::register::{local, remove};
 use super::{Backend, Tables};
 use crate::ops::endpoints::{Expire, Find, FlowsLost, Marked, Page, SweepLost, Swept, TimerRows, Timers};
 use crate::rows::EndpointRow;
+
+/// Some users, from the first to the last.
+pub(crate) type Slice = RangeInclusive<UserId>;
+
+/// So many users are looked at in one sweep for what no timer removed. No index goes by time: it would cost every
+/// refresh more than these looks cost.
+const SLICE: u64 = 100;
+/// What is past its time is its owner's to remove for so long, seconds.
+const OWNERS_TURN: u64 = 60;
+
+/// The slice whose turn it is: any may be, by the last digits of the clock.
+fn slice(now: Micros, last: UserId) -> Slice {
+    let first = now.0 % (last.0 / SLICE + 1) * SLICE;
+    UserId(first)..=UserId(first + SLICE - 1)
+}
 
 /// Endpoints across users.
 pub(crate) trait Endpoints: Backend {
@@ -21,6 +36,17 @@ pub(crate) trait Endpoints: Backend {
     fn each_lost(&mut self, visit: Visit<'_, EndpointRow>) -> Result<(), Self::Error>;
     /// Visits endpoints of an incarnation that are not marked lost, by id.
     fn each_held(&mut self, fe: Incarnation, visit: Visit<'_, EndpointRow>) -> Result<(), Self::Error>;
+    /// Endpoints of these users past a time and not marked lost, by id.
+    fn overdue_endpoints(&mut self, users: Slice, past: Micros) -> Result<Vec<EndpointRow>, Self::Error>;
+    /// Up to `limit` publications last written through an incarnation and past their time, by key.
+    fn publications_left_by(
+        &mut self,
+        fe: Incarnation,
+        now: Micros,
+        limit: usize,
+    ) -> Result<Vec<(UserId, Key128)>, Self::Error>;
+    /// Publications of these users past a time, by key.
+    fn overdue_publications(&mut self, users: Slice, past: Micros) -> Result<Vec<(UserId, Key128)>, Self::Error>;
     /// Ids and expiries of endpoints, by id.
     fn endpoint_expiries(
         &mut self,
@@ -37,7 +63,7 @@ pub(crate) trait Endpoints: Backend {
     ) -> Result<Vec<(UserId, Key128, Micros)>, Self::Error>;
     /// How many endpoint rows name an incarnation.
     fn endpoints_at(&mut self, fe: Incarnation) -> Result<u64, Self::Error>;
-    /// Whether an endpoint, an interest or a dialog of this incarnation is left.
+    /// Whether an endpoint, a publication, an interest or a dialog of this incarnation is left.
     fn has_rows_of(&mut self, fe: Incarnation) -> Result<bool, Self::Error>;
 }
 
@@ -81,12 +107,33 @@ pub(crate) fn sweep_lost<T: Tables>(tables: &mut T, now: Micros, request: SweepL
     for fe in lives.dead() {
         tables.each_held(fe, &mut collect)?;
     }
+    let users = slice(now, tables.last_user()?);
+    let overdue = tables.overdue_endpoints(users.clone(), before(now, OWNERS_TURN))?;
+    for row in overdue.into_iter().filter(|row| lives.alive(row.flow.fe)).take(limit.saturating_sub(found)) {
+        found += 1;
+        due.entry(row.id.user()).or_default().0.push(row.id);
+    }
     let mut left = limit.saturating_sub(found);
+    let mut publications: BTreeSet<_> =
+        tables.overdue_publications(users.clone(), before(now, OWNERS_TURN))?.into_iter().collect();
+    for fe in lives.dead() {
+        publications.extend(tables.publications_left_by(fe, now, left)?);
+    }
+    for (user, id) in publications.into_iter().take(left) {
+        left -= 1;
+        due.entry(user).or_default().1.push(id);
+    }
     for fe in lives.dead() {
         left -= tables.forget_interest(fe, left)?.min(left);
         left -= tables.forget_subscriptions(fe, now, left)?.min(left);
     }
+    left -= tables.forget_overdue(users, now, left)?.min(left);
     Ok(Swept { more: left == 0, ..remove_due(tables, now, due)? })
+}
+
+/// The moment so many seconds ago.
+const fn before(now: Micros, seconds: u64) -> Micros {
+    Micros(now.0.saturating_sub(seconds * 1_000_000))
 }
 
 pub(crate) fn expire<T: Tables>(tables: &mut T, now: Micros, request: &Expire) -> Result<Swept, T::Error> {

@@ -43,6 +43,10 @@ pub(crate) fn register<T: Tables>(tables: &mut T, now: Micros, request: &Request
     for row in plan.written() {
         tables.put_endpoint(row)?;
     }
+    // Those that are the caller's own are his to end.
+    for id in plan.restarted(request, &rows) {
+        tables.forget_dialogs_at(id, request.flow.fe)?;
+    }
     let mut adoptable = 0;
     for id in plan.moved(request, &rows) {
         adoptable += tables.dialogs_at(id, Some(request.flow.fe), now)?;

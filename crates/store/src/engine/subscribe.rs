@@ -2,6 +2,7 @@
 
 use commpool_model::ids::{EndpointId, Incarnation, Key128, Micros, UserId, UserRef, Version};
 
+use super::endpoints::Slice;
 use super::presence::read;
 use super::{Backend, Tables};
 use crate::ops::subscribe::{CSEQ_STEP, End, Ended, Kind, OUTLIVES, Presentity, Reply, Request, Unwatch};
@@ -14,8 +15,8 @@ pub(crate) const DIALOGS: usize = 5000;
 pub(crate) trait Subscriptions: Backend {
     /// One dialog.
     fn subscription(&mut self, watcher: UserId, id: Key128) -> Result<Option<SubscriptionRow>, Self::Error>;
-    /// How many dialogs a watcher has, counted up to a limit.
-    fn subscriptions_of(&mut self, watcher: UserId, limit: usize) -> Result<usize, Self::Error>;
+    /// How many live dialogs a watcher has, counted up to a limit.
+    fn subscriptions_of(&mut self, watcher: UserId, now: Micros, limit: usize) -> Result<usize, Self::Error>;
     /// Live dialogs of an endpoint by key.
     fn subscriptions_at(
         &mut self,
@@ -30,6 +31,8 @@ pub(crate) trait Subscriptions: Backend {
     fn put_subscription(&mut self, row: &SubscriptionRow) -> Result<(), Self::Error>;
     /// Removes one.
     fn remove_subscription(&mut self, watcher: UserId, id: Key128) -> Result<(), Self::Error>;
+    /// Removes the dialogs of an endpoint, those of one owner left out.
+    fn forget_dialogs_at(&mut self, endpoint: EndpointId, but: Incarnation) -> Result<(), Self::Error>;
     /// Notes that a front end has a watcher of a user.
     fn add_interest(&mut self, user: UserId, fe: Incarnation, kind: Kind) -> Result<(), Self::Error>;
     /// Forgets it.
@@ -38,6 +41,8 @@ pub(crate) trait Subscriptions: Backend {
     fn forget_interest(&mut self, fe: Incarnation, limit: usize) -> Result<usize, Self::Error>;
     /// Removes up to `limit` dialogs of a front end past their time, in ascending order; how many they were.
     fn forget_subscriptions(&mut self, fe: Incarnation, now: Micros, limit: usize) -> Result<usize, Self::Error>;
+    /// Removes up to `limit` dialogs of these watchers past their time, in ascending order; how many they were.
+    fn forget_overdue(&mut self, watchers: Slice, now: Micros, limit: usize) -> Result<usize, Self::Error>;
 }
 
 pub(crate) fn subscribe<T: Tables>(tables: &mut T, now: Micros, request: &Request) -> Result<Reply, T::Error> {
@@ -53,7 +58,7 @@ pub(crate) fn subscribe<T: Tables>(tables: &mut T, now: Micros, request: &Reques
     if request.initial && same_cseq && !copy {
         return Ok(Reply::Merged);
     }
-    if old.is_none() && request.expires > 0 && tables.subscriptions_of(watcher, DIALOGS)? >= DIALOGS {
+    if old.is_none() && request.expires > 0 && tables.subscriptions_of(watcher, now, DIALOGS)? >= DIALOGS {
         return Ok(Reply::TooMany);
     }
     let mut accounts = Vec::with_capacity(request.presentities.len());

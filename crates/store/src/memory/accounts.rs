@@ -20,6 +20,10 @@ impl Memory {
 }
 
 impl Accounts for Memory {
+    fn last_user(&mut self) -> Result<UserId, Infallible> {
+        Ok(self.accounts.last_key_value().map_or(UserId(0), |(user, _)| *user))
+    }
+
     fn account_state(&mut self, user: UserId) -> Result<Option<State>, Infallible> {
         Ok(self.accounts.get(&user).map(|row| row.state))
     }

@@ -7,7 +7,7 @@ use commpool_model::ids::{EndpointId, Incarnation, Key128, Micros, UserId};
 
 use super::Memory;
 use crate::engine::accounts::Visit;
-use crate::engine::endpoints::Endpoints;
+use crate::engine::endpoints::{Endpoints, Slice};
 use crate::rows::EndpointRow;
 
 fn after<Key>(key: Option<Key>) -> (Bound<Key>, Bound<Key>) {
@@ -35,6 +35,28 @@ impl Endpoints for Memory {
         let held = self.endpoints.values().filter(|row| row.flow.fe == fe && row.lost_at.is_none());
         let _all_or_enough = held.cloned().try_for_each(visit);
         Ok(())
+    }
+
+    fn overdue_endpoints(&mut self, users: Slice, past: Micros) -> Result<Vec<EndpointRow>, Infallible> {
+        let overdue =
+            |row: &&EndpointRow| users.contains(&row.id.user()) && row.lost_at.is_none() && row.expires_at <= past;
+        Ok(self.endpoints.values().filter(overdue).cloned().collect())
+    }
+
+    fn publications_left_by(
+        &mut self,
+        fe: Incarnation,
+        now: Micros,
+        limit: usize,
+    ) -> Result<Vec<(UserId, Key128)>, Infallible> {
+        let left = self.publications.iter().filter(|(_, row)| row.fe == fe && row.expires_at <= now);
+        Ok(left.take(limit).map(|(key, _)| *key).collect())
+    }
+
+    fn overdue_publications(&mut self, users: Slice, past: Micros) -> Result<Vec<(UserId, Key128)>, Infallible> {
+        let overdue =
+            self.publications.iter().filter(|((user, _), row)| users.contains(user) && row.expires_at <= past);
+        Ok(overdue.map(|(key, _)| *key).collect())
     }
 
     fn endpoint_expiries(
@@ -65,6 +87,7 @@ impl Endpoints for Memory {
 
     fn has_rows_of(&mut self, fe: Incarnation) -> Result<bool, Infallible> {
         Ok(self.endpoints.values().any(|row| row.flow.fe == fe)
+            || self.publications.values().any(|row| row.fe == fe)
             || self.interest.keys().any(|(_, of)| *of == fe)
             || self.subscriptions.values().any(|row| row.fe == fe))
     }

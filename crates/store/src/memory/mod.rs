@@ -53,6 +53,18 @@ pub struct Memory {
     heads: BTreeMap<UserId, Head>,
     interest: BTreeMap<(UserId, Incarnation), u8>,
     subscriptions: BTreeMap<(UserId, Key128), SubscriptionRow>,
+    /// How often soft rows were lost.
+    crashes: u64,
+}
+
+/// The rows that a database may lose the last changes of.
+#[derive(Clone, Debug)]
+pub struct SoftRows {
+    endpoints: BTreeMap<EndpointId, EndpointRow>,
+    publications: BTreeMap<(UserId, Key128), PublicationRow>,
+    heads: BTreeMap<UserId, Head>,
+    interest: BTreeMap<(UserId, Incarnation), u8>,
+    subscriptions: BTreeMap<(UserId, Key128), SubscriptionRow>,
 }
 
 impl Memory {
@@ -70,6 +82,35 @@ impl Memory {
                 Err(never) => match never {},
             })
             .collect()
+    }
+
+    /// The soft rows as they are now.
+    pub fn soft(&self) -> SoftRows {
+        SoftRows {
+            endpoints: self.endpoints.clone(),
+            publications: self.publications.clone(),
+            heads: self.heads.clone(),
+            interest: self.interest.clone(),
+            subscriptions: self.subscriptions.clone(),
+        }
+    }
+
+    /// A crash of the database that loses what has become of these since: the epoch rises.
+    pub fn crash(&mut self, kept: SoftRows) {
+        let SoftRows { endpoints, publications, heads, interest, subscriptions } = kept;
+        (self.endpoints, self.publications, self.heads) = (endpoints, publications, heads);
+        (self.interest, self.subscriptions) = (interest, subscriptions);
+        self.crashes += 1;
+    }
+
+    /// How many rows there are of what ends by itself, by table.
+    pub fn soft_rows(&self) -> [(&'static str, usize); 4] {
+        [
+            ("endpoint", self.endpoints.len()),
+            ("publication", self.publications.len()),
+            ("interest", self.interest.len()),
+            ("subscription", self.subscriptions.len()),
+        ]
     }
 
     /// Replaces the access control entries of a user; until contact lists write them, only tests do.

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use commpool_model::ids::{EndpointId, Incarnation, Key128, Micros, UserId};
 
 use super::{Memory, of_user};
+use crate::engine::endpoints::Slice;
 use crate::engine::subscribe::Subscriptions;
 use crate::ops::subscribe::Kind;
 use crate::rows::SubscriptionRow;
@@ -14,8 +15,9 @@ impl Subscriptions for Memory {
         Ok(self.subscriptions.get(&(watcher, id)).cloned())
     }
 
-    fn subscriptions_of(&mut self, watcher: UserId, limit: usize) -> Result<usize, Infallible> {
-        Ok(self.subscriptions.range(of_user(watcher)).take(limit).count())
+    fn subscriptions_of(&mut self, watcher: UserId, now: Micros, limit: usize) -> Result<usize, Infallible> {
+        let rows = self.subscriptions.range(of_user(watcher)).filter(|(_, row)| row.expires_at > now);
+        Ok(rows.take(limit).count())
     }
 
     fn subscriptions_at(
@@ -46,6 +48,13 @@ impl Subscriptions for Memory {
         Ok(())
     }
 
+    fn forget_dialogs_at(&mut self, endpoint: EndpointId, but: Incarnation) -> Result<(), Infallible> {
+        self.forget(usize::MAX, |row| {
+            row.watcher == endpoint.user() && row.endpoint == Some(endpoint) && row.fe != but
+        });
+        Ok(())
+    }
+
     fn add_interest(&mut self, user: UserId, fe: Incarnation, kind: Kind) -> Result<(), Infallible> {
         *self.interest.entry((user, fe)).or_default() |= kind as u8;
         Ok(())
@@ -63,9 +72,20 @@ impl Subscriptions for Memory {
     }
 
     fn forget_subscriptions(&mut self, fe: Incarnation, now: Micros, limit: usize) -> Result<usize, Infallible> {
-        let due = self.subscriptions.values().filter(|row| row.fe == fe && row.expires_at <= now).take(limit);
+        Ok(self.forget(limit, |row| row.fe == fe && row.expires_at <= now))
+    }
+
+    fn forget_overdue(&mut self, watchers: Slice, now: Micros, limit: usize) -> Result<usize, Infallible> {
+        Ok(self.forget(limit, |row| watchers.contains(&row.watcher) && row.expires_at <= now))
+    }
+}
+
+impl Memory {
+    /// Removes the first dialogs of which this is so; how many they were.
+    fn forget(&mut self, limit: usize, which: impl Fn(&SubscriptionRow) -> bool) -> usize {
+        let due = self.subscriptions.values().filter(|row| which(row)).take(limit);
         let due: Vec<_> = due.map(|row| (row.watcher, row.sub_id)).collect();
-        self.subscriptions.retain(|key, _| !due.contains(key));
-        Ok(due.len())
+        due.iter().for_each(|key| drop(self.subscriptions.remove(key)));
+        due.len()
     }
 }

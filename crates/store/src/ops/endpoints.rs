@@ -22,12 +22,13 @@ pub enum Marked {
     Gone,
 }
 
-/// Remove what is lost for longer than its grace: 15 s, 35 s for a binding with `reg-id`, over UDP its lifetime.
+/// Remove what is lost for longer than its grace: 15 s, 35 s for a binding with `reg-id`, over UDP its lifetime; what
+/// dead front ends leave behind; and of a hundred users, others each time, what is past its time and was removed by nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SweepLost {
     /// Who asks.
     pub fe: Incarnation,
-    /// At most so many endpoints; 1–500.
+    /// At most so many rows; 1–500.
     pub limit: u32,
 }
 

@@ -25,6 +25,7 @@ pub(super) const FILES: &[(&str, &str)] = &[
 pub(super) const MIGRATIONS: &[(&str, &str)] = &[
     ("0001_pool", include_str!("migrations/0001_pool.sql")),
     ("0002_directory", include_str!("migrations/0002_directory.sql")),
+    ("0003_expiry", include_str!("migrations/0003_expiry.sql")),
 ];
 
 /// Version of the schema that this build's functions are written for.

@@ -52,6 +52,11 @@ const OF_USER: [&str; 10] = [
 ];
 
 impl Accounts for Transaction<'_> {
+    fn last_user(&mut self) -> rusqlite::Result<UserId> {
+        let last = self.one("select coalesce(max(user_id), 0) from account", [], |row| Columns::of(row).user())?;
+        Ok(last.unwrap_or(UserId(0)))
+    }
+
     fn account_state(&mut self, user: UserId) -> rusqlite::Result<Option<State>> {
         let sql = "select state from account where user_id = ?1";
         self.one(sql, [int(user.0)], |row| Columns::of(row).code(account_state))

@@ -1,17 +1,23 @@
 //! Endpoints as a whole: lost flows, sweeping, expiry, listing.
 
 use commpool_model::ids::{EndpointId, Incarnation, Key128, Micros, UserId};
+use rusqlite::Row;
 
 use super::register::{endpoint, endpoints};
 use super::tables::Transaction;
 use super::values::{Columns, bits, int};
 use crate::engine::accounts::Visit;
-use crate::engine::endpoints::Endpoints;
+use crate::engine::endpoints::{Endpoints, Slice};
 use crate::rows::EndpointRow;
 
 /// Key before every other where there is none to start after.
 fn key(id: Option<EndpointId>) -> (i64, i64) {
     id.map_or((-1, 0), |id| (int(id.user().0), bits(id)))
+}
+
+fn publication_key(row: &Row<'_>) -> rusqlite::Result<(UserId, Key128)> {
+    let mut columns = Columns::of(row);
+    Ok((columns.user()?, columns.key()?))
 }
 
 impl Endpoints for Transaction<'_> {
@@ -32,6 +38,30 @@ impl Endpoints for Transaction<'_> {
     fn each_held(&mut self, fe: Incarnation, visit: Visit<'_, EndpointRow>) -> rusqlite::Result<()> {
         let sql = endpoints!("where fe = ?1 and lost_at is null order by user_id, endpoint_id");
         self.visit(sql, [fe.0], endpoint, visit)
+    }
+
+    fn overdue_endpoints(&mut self, users: Slice, past: Micros) -> rusqlite::Result<Vec<EndpointRow>> {
+        let sql = endpoints!(
+            "where user_id between ?1 and ?2 and lost_at is null and expires_at <= ?3 order by user_id, endpoint_id"
+        );
+        self.all(sql, (int(users.start().0), int(users.end().0), int(past.0)), endpoint)
+    }
+
+    fn publications_left_by(
+        &mut self,
+        fe: Incarnation,
+        now: Micros,
+        limit: usize,
+    ) -> rusqlite::Result<Vec<(UserId, Key128)>> {
+        let sql = "select user_id, pub_id from publication where fe = ?1 and expires_at <= ?2
+                   order by user_id, pub_id limit ?3";
+        self.all(sql, (fe.0, int(now.0), int(limit as u64)), publication_key)
+    }
+
+    fn overdue_publications(&mut self, users: Slice, past: Micros) -> rusqlite::Result<Vec<(UserId, Key128)>> {
+        let sql = "select user_id, pub_id from publication where user_id between ?1 and ?2 and expires_at <= ?3
+                   order by user_id, pub_id";
+        self.all(sql, (int(users.start().0), int(users.end().0), int(past.0)), publication_key)
     }
 
     fn endpoint_expiries(
@@ -74,6 +104,7 @@ impl Endpoints for Transaction<'_> {
 
     fn has_rows_of(&mut self, fe: Incarnation) -> rusqlite::Result<bool> {
         let sql = "select exists (select 1 from endpoint where fe = ?1)
+                       or exists (select 1 from publication where fe = ?1)
                        or exists (select 1 from interest where fe = ?1)
                        or exists (select 1 from subscription where fe = ?1)";
         Ok(self.one(sql, [fe.0], |row| row.get(0))?.unwrap_or(false))

@@ -14,6 +14,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0002_refreshed", include_str!("migrations/0002_refreshed.sql")),
     ("0003_load", include_str!("migrations/0003_load.sql")),
     ("0004_directory", include_str!("migrations/0004_directory.sql")),
+    ("0005_expiry", include_str!("migrations/0005_expiry.sql")),
 ];
 
 /// How long another migration may take.

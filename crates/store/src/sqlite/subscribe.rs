@@ -6,6 +6,7 @@ use rusqlite::{Row, params};
 use super::tables::Transaction;
 use super::values::{Columns, bits, int};
 use crate::codes::{joined, kind};
+use crate::engine::endpoints::Slice;
 use crate::engine::subscribe::Subscriptions;
 use crate::ops::subscribe::{Dialog, Kind};
 use crate::rows::SubscriptionRow;
@@ -73,9 +74,10 @@ impl Subscriptions for Transaction<'_> {
         Ok(self.one(sql, of, |row| row.get(0))?.unwrap_or(0))
     }
 
-    fn subscriptions_of(&mut self, watcher: UserId, limit: usize) -> rusqlite::Result<usize> {
-        let sql = "select count(*) from (select 1 from subscription where user_id = ?1 limit ?2)";
-        let count: Option<u32> = self.one(sql, (int(watcher.0), int(limit as u64)), |row| row.get(0))?;
+    fn subscriptions_of(&mut self, watcher: UserId, now: Micros, limit: usize) -> rusqlite::Result<usize> {
+        let sql = "select count(*) from (select 1 from subscription where user_id = ?1 and expires_at > ?2 limit ?3)";
+        let of = (int(watcher.0), int(now.0), int(limit as u64));
+        let count: Option<u32> = self.one(sql, of, |row| row.get(0))?;
         Ok(count.unwrap_or(0) as usize)
     }
 
@@ -111,6 +113,11 @@ impl Subscriptions for Transaction<'_> {
         self.execute(sql, (int(watcher.0), id.0)).map(drop)
     }
 
+    fn forget_dialogs_at(&mut self, endpoint: EndpointId, but: Incarnation) -> rusqlite::Result<()> {
+        let sql = "delete from subscription where user_id = ?1 and endpoint_id = ?2 and fe <> ?3";
+        self.execute(sql, (int(endpoint.user().0), bits(endpoint), but.0)).map(drop)
+    }
+
     fn add_interest(&mut self, user: UserId, fe: Incarnation, kind: Kind) -> rusqlite::Result<()> {
         let sql = "insert into interest (user_id, fe, kinds) values (?1, ?2, ?3)
                    on conflict (user_id, fe) do update set kinds = kinds | ?3 where kinds & ?3 = 0";
@@ -132,5 +139,12 @@ impl Subscriptions for Transaction<'_> {
                    (select user_id, sub_id from subscription where fe = ?1 and expires_at <= ?2
                     order by user_id, sub_id limit ?3)";
         self.execute(sql, (fe.0, int(now.0), int(limit as u64)))
+    }
+    fn forget_overdue(&mut self, watchers: Slice, now: Micros, limit: usize) -> rusqlite::Result<usize> {
+        let sql = "delete from subscription where (user_id, sub_id) in
+                   (select user_id, sub_id from subscription where user_id between ?1 and ?2 and expires_at <= ?3
+                    order by user_id, sub_id limit ?4)";
+        let of = (int(watchers.start().0), int(watchers.end().0), int(now.0), int(limit as u64));
+        self.execute(sql, of)
     }
 }

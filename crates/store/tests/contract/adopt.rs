@@ -41,6 +41,7 @@ fn watching(b: &Bench, fe: Incarnation, bob: UserRef) -> EndpointId {
 }
 
 contract! {
+    who_begins_anew_where_he_was_has_his_dialogs_ended_by_their_owner
     a_register_elsewhere_tells_that_dialogs_can_be_adopted
     dialogs_wait_for_an_endpoint_that_was_long_away
     an_endpoints_dialogs_become_the_new_owners
@@ -58,7 +59,7 @@ fn a_register_elsewhere_tells_that_dialogs_can_be_adopted(b: &Bench) {
     for name in ["alice", "carol"] {
         b.add(name);
     }
-    watching(b, old, bob);
+    let endpoint = watching(b, old, bob);
     let adoptable = |request: Registration| b.register(&request).adoptable;
     assert_eq!(adoptable(Registration::new(bob, old, 1).cseq(2)), 0, "nothing has moved");
     assert_eq!(adoptable(Registration::new(bob, old, 1).cseq(3).on(flow(old, 7))), 0, "they are here already");
@@ -67,6 +68,22 @@ fn a_register_elsewhere_tells_that_dialogs_can_be_adopted(b: &Bench) {
     let third = b.start(false);
     let restarted = Registration::new(bob, third, 1).call("anew");
     assert_eq!(adoptable(restarted), 0, "a client that began anew does not know its dialogs");
+    assert_eq!(adopted(b, adoption(endpoint, third)).0.len(), 0, "and they are over");
+    let first = subscription(bob, old, 3, &["alice"]);
+    assert!(matches!(b.ask(first), Reply::Done { replay: true, .. }), "but for those of no endpoint");
+}
+
+fn who_begins_anew_where_he_was_has_his_dialogs_ended_by_their_owner(b: &Bench) {
+    let (fe, bob) = (b.start(true), b.add("bob"));
+    for name in ["alice", "carol"] {
+        b.add(name);
+    }
+    let endpoint = watching(b, fe, bob);
+    b.register(&Registration::new(bob, fe, 1).call("anew").on(flow(fe, 7)));
+    assert_eq!(adopted(b, adoption(endpoint, fe)).0.len(), 2);
+    let other = b.start(false);
+    b.register(&Registration::new(bob, other, 1).call("anew").cseq(2).on(flow(other, 7)));
+    assert_eq!(adopted(b, adoption(endpoint, other)).0.len(), 2, "the same client, elsewhere");
 }
 
 fn dialogs_wait_for_an_endpoint_that_was_long_away(b: &Bench) {

@@ -27,6 +27,7 @@ contract! {
     sweeping_goes_by_chunks_and_cleans_up_after_the_dead
     the_longest_lost_are_swept_first
     dialogs_of_the_dead_are_forgotten_in_their_time
+    what_no_timer_removed_is_swept_whoever_owns_it
     only_what_is_past_by_the_stores_clock_expires
     a_dialogs_row_lives_three_times_as_long_as_granted
     pages_of_endpoints_in_order
@@ -187,6 +188,33 @@ fn dialogs_of_the_dead_are_forgotten_in_their_time(b: &Bench) {
     b.ask(SweepLost { fe, limit: 10 });
     let gone = b.ask(subscribe::Request { fe, ..later(4) });
     assert!(matches!(gone, subscribe::Reply::Done { owner_before: None, .. }));
+}
+
+fn what_no_timer_removed_is_swept_whoever_owns_it(b: &Bench) {
+    let (fe, alice, bob) = (b.start(true), b.add("alice"), b.add("bob"));
+    watched(b, fe, bob, "alice");
+    let endpoint = b.register(&Registration::new(alice, fe, 1).expires(600)).touched[0].endpoint.unwrap();
+    let request = subscription(bob, fe, 1, &["alice"]);
+    let cseq = |b: &Bench| match b.ask(subscribe::Request { expires: 0, ..request.clone() }) {
+        subscribe::Reply::Done { cseq, .. } => cseq,
+        other => panic!("{other:?}"),
+    };
+    b.ask(request.clone());
+    b.pass(659);
+    assert_eq!(b.ask(SweepLost { fe, limit: 10 }).endpoints, [], "its owner comes first");
+    b.pass(1);
+    let swept = b.ask(SweepLost { fe, limit: 10 });
+    assert_eq!((swept.endpoints, swept.changes.len(), swept.more), (vec![endpoint], 1, false));
+    assert_eq!(swept.changes[0].interest, [fe]);
+
+    b.pass(3 * 600 - 660 - 1);
+    b.ask(SweepLost { fe, limit: 10 });
+    assert_eq!(cseq(b), 1000, "the row is there until its time");
+    b.ask(request.clone());
+    b.pass(3 * 600);
+    assert!(b.ask(SweepLost { fe, limit: 2 }).more, "two are past their time");
+    assert!(!b.ask(SweepLost { fe, limit: 2 }).more);
+    assert_eq!(cseq(b), 0);
 }
 
 fn only_what_is_past_by_the_stores_clock_expires(b: &Bench) {

@@ -7,6 +7,7 @@ use commpool_store::ops::front_ends::{List, Load, Reap, Reaped, Renew, Renewed, 
 use commpool_store::ops::register::Reply;
 
 use crate::bench::{Bench, Registration, contract, flow, publication};
+use crate::subscribe::subscription;
 
 const LOAD: Load = Load { connections: 7, links: 1 };
 
@@ -22,6 +23,7 @@ contract! {
     a_renewal_tells_the_time_and_whose_lease_ran_out
     only_a_lease_that_ran_out_is_reaped
     the_reaped_ones_endpoints_are_lost_and_swept_by_others
+    publications_of_the_reaped_end_in_their_time
     front_ends_are_listed_with_their_endpoints
 }
 
@@ -71,6 +73,38 @@ fn the_reaped_ones_endpoints_are_lost_and_swept_by_others(b: &Bench) {
     b.pass(12);
     let swept = b.ask(SweepLost { fe, limit: 10 });
     assert_eq!((swept.endpoints, swept.changes.len()), (vec![endpoint], 1));
+}
+
+fn publications_of_the_reaped_end_in_their_time(b: &Bench) {
+    let (fe, other) = (b.start(true), b.start(false));
+    let (alice, carol, bob) = (b.add("alice"), b.add("carol"), b.add("bob"));
+    b.ask(subscription(bob, fe, 1, &["alice", "carol"]));
+    b.register(&Registration::new(alice, other, 1));
+    let busy = publication(alice, flow(other, 1), 50, Availability::Busy);
+    let (_, before) = b.publish(&busy);
+    b.publish(&publication(carol, flow(other, 9), 60, Availability::Away));
+    b.pass(16);
+    assert_eq!(b.ask(Reap { by: fe, target: other }), Reaped::Done);
+    b.register(&Registration::new(alice, fe, 1).cseq(2).on(flow(fe, 1)));
+    let sweep = || b.ask(SweepLost { fe, limit: 10 });
+    b.pass(600 - 16 - 1);
+    assert_eq!(sweep().changes, []);
+    b.pass(1);
+    let swept = sweep();
+    assert_eq!((swept.endpoints, swept.changes.len(), swept.more), (vec![], 2, false));
+    let change = &swept.changes[0];
+    assert_eq!((change.user, change.interest.as_slice()), (Some(alice), [fe].as_slice()));
+    assert_eq!((change.state.publications.len(), change.state.devices.len()), (0, 1));
+    assert!(change.version > before.version);
+    assert_eq!((swept.changes[1].user, swept.changes[1].state.publications.len()), (Some(carol), 0));
+    assert_eq!(sweep().changes, []);
+
+    // Who has his publication from a front end that lives waits for that one first.
+    b.publish(&publication(alice, flow(fe, 1), 51, Availability::Busy));
+    b.pass(659);
+    assert_eq!(sweep().changes, []);
+    b.pass(1);
+    assert_eq!(sweep().changes.len(), 1);
 }
 
 fn front_ends_are_listed_with_their_endpoints(b: &Bench) {

@@ -4,9 +4,11 @@ use commpool_model::acl::Right;
 use commpool_model::ids::{Incarnation, Key128, Origin, UserRef, Version};
 use commpool_model::presence::Availability;
 use commpool_store::ops::accounts::State;
+use commpool_store::ops::assert::{Assert, Asserted, HeldSubscription};
 use commpool_store::ops::route;
 use commpool_store::ops::subscribe::{CSEQ_STEP, Dialog, End, Ended, Kind, Presentity, Reply, Request, Unwatch};
 
+use crate::assert::nothing;
 use crate::bench::{Bench, Registration, ace, contract, flow, publication};
 
 /// An initial SUBSCRIBE; `n` makes dialog and transaction.
@@ -53,6 +55,7 @@ contract! {
     the_notify_number_of_a_new_owner_is_ahead_of_every_owner_before
     expires_zero_reads_and_leaves_nothing
     a_dialog_about_nobody_leaves_nothing
+    dialogs_past_their_time_do_not_keep_others_out
     routing_reads_only_the_entries_about_the_sender
 }
 
@@ -183,6 +186,40 @@ fn a_dialog_about_nobody_leaves_nothing(b: &Bench) {
     let request = subscription(bob, fe, 1, &["nobody"]);
     assert_eq!(done(b, request.clone()).2, [None]);
     assert!(!done(b, request).0);
+}
+
+fn dialogs_past_their_time_do_not_keep_others_out(b: &Bench) {
+    let (fe, bob) = (b.start(true), b.add("bob"));
+    b.add("alice");
+    let dialog = |n: u32| {
+        let mut request = Request { expires: 1, ..subscription(bob, fe, 1, &["alice"]) };
+        request.sub_id.0[..4].copy_from_slice(&n.to_be_bytes());
+        request.origin.0[..4].copy_from_slice(&n.to_be_bytes());
+        request
+    };
+    for part in (0..5000).collect::<Vec<u32>>().chunks(500) {
+        for outcome in b.many(part.iter().map(|n| dialog(*n).into()).collect()) {
+            outcome.unwrap();
+        }
+    }
+    let held = HeldSubscription {
+        watcher: bob,
+        sub_id: Key128([200; 16]),
+        origin: Origin([200; 16]),
+        endpoint: None,
+        kind: Kind::Presence,
+        presentities: vec!["alice@example.com".to_owned()],
+        expires: 60,
+        cseq: 1,
+        dialog: Dialog::default(),
+    };
+    let held = Assert { subscriptions: vec![held], ..nothing(fe) };
+    let room = |b: &Bench, n| !matches!(b.ask(dialog(n)), Reply::TooMany);
+    assert!(!room(b, 5000));
+    assert!(matches!(b.ask(held.clone()), Asserted::Done(kept) if kept.subscriptions == 0));
+    b.pass(3);
+    assert!(room(b, 5000));
+    assert!(matches!(b.ask(held), Asserted::Done(kept) if kept.subscriptions == 1));
 }
 
 fn routing_reads_only_the_entries_about_the_sender(b: &Bench) {

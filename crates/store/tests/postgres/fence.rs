@@ -3,12 +3,27 @@
 use std::time::{Duration, Instant};
 
 use commpool_model::ids::Micros;
+use commpool_store::Store;
 use commpool_store::ops::front_ends::{Load, Reap, Reaped, Renew, Renewed, State};
 use commpool_store::ops::register::Reply;
 use sqlx::{AssertSqlSafe, Connection, raw_sql};
 
 use crate::database::Database;
 use crate::pool::{add, register, start};
+
+/// Asks until no write stands in the way; how often it had to.
+async fn reap_at_last(store: &Store, reap: Reap) -> usize {
+    for asked in 1.. {
+        match store.ask(reap).await {
+            Ok(Reaped::Busy) if asked < 20 => {}
+            done => {
+                assert_eq!(done, Ok(Reaped::Done));
+                return asked;
+            }
+        }
+    }
+    0
+}
 
 #[test]
 fn a_front_end_whose_write_is_under_way_is_not_reaped() {
@@ -35,7 +50,7 @@ fn a_front_end_whose_write_is_under_way_is_not_reaped() {
     // A write begun while somebody waits for the fence waits with it, and finds the front end dead.
     database.set_clock(Micros(1_040_000_000));
     runtime.block_on(async {
-        let (reaped, written) = tokio::join!(store.ask(reap), async {
+        let (reaped, written) = tokio::join!(reap_at_last(&store, reap), async {
             tokio::time::sleep(Duration::from_millis(100)).await;
             let release = async {
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -43,7 +58,12 @@ fn a_front_end_whose_write_is_under_way_is_not_reaped() {
             };
             tokio::join!(store.ask(register(alice, target, 1, 1)), release).0
         });
-        assert_eq!((reaped, written), (Ok(Reaped::Done), Ok(Reply::Gone)));
+        // Where the machine stood still for longer than the fence is waited for, the write came first.
+        match reaped {
+            1 => assert_eq!(written, Ok(Reply::Gone)),
+            _ => assert!(matches!(written, Ok(Reply::Gone | Reply::Done(_))), "{written:?}"),
+        }
+        assert_eq!(store.ask(register(alice, target, 1, 2)).await, Ok(Reply::Gone));
         write.close().await.unwrap();
     });
     store.close();

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use commpool_model::ids::Incarnation;
+use commpool_store::SoftRows;
 
 use super::{Event, World};
 
@@ -35,6 +36,29 @@ impl World {
             }
         }
         self.after(3_000_000, 14_000_000, Event::Fault);
+    }
+
+    /// The database crashes in so long, and loses every soft write from now on; it is back some seconds later.
+    pub fn lose_last_writes(&mut self, before: Duration) {
+        self.check.count("database crashes");
+        let kept = Box::new(self.store.soft());
+        self.at(self.now + before, Event::Crash { kept });
+    }
+
+    pub(super) fn crash(&mut self, kept: SoftRows) {
+        self.store.crash(kept);
+        let lasts = self.rng.between(Duration::from_millis(500), Duration::from_secs(8));
+        self.outage(None, lasts, Duration::ZERO);
+    }
+
+    /// A device goes without a word and does not come back.
+    pub fn vanish(&mut self, client: usize) {
+        self.close_path(client);
+        if let Some(c) = self.clients.get_mut(client) {
+            c.disconnected();
+            c.active = false;
+            self.check.disconnected(self.now, client, &c.user);
+        }
     }
 
     pub(super) fn kill(&mut self, fe: usize) {

@@ -65,7 +65,14 @@ impl World {
 
     /// A client gives its connection up.
     pub(super) fn reconnect(&mut self, client: usize) {
-        let Some(path) = self.paths.get_mut(client).and_then(Option::take) else { return };
+        if self.close_path(client) {
+            self.gone(client);
+        }
+    }
+
+    /// A client's connection ends from its side; whether it had one.
+    pub(super) fn close_path(&mut self, client: usize) -> bool {
+        let Some(path) = self.paths.get_mut(client).and_then(Option::take) else { return false };
         if let Flow::Stream(serial) = path.flow
             && let Some(place) = self.running(path.fe, path.inc)
         {
@@ -73,7 +80,7 @@ impl World {
             let input = Box::new(Input::Closed { flow: path.flow });
             self.after(200, 2_000, Event::Input { fe: path.fe, inc: path.inc, input });
         }
-        self.gone(client);
+        true
     }
 
     pub(super) fn gone(&mut self, client: usize) {

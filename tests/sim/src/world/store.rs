@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use commpool_model::ids::{Incarnation, Micros};
-use commpool_server::engine::Input;
+use commpool_server::engine::{Engine, Input};
 use commpool_sip::time::Moment;
 use commpool_store::StoreError;
+use commpool_store::ops::endpoints::{SweepLost, Swept};
 use commpool_store::ops::{Class, Operation, Outcome};
 
 use super::{EPOCH, Event, World};
@@ -29,6 +30,21 @@ impl World {
     /// answer.
     pub fn outage(&mut self, whose: Option<usize>, lasts: Duration, hang: Duration) {
         self.outage = Outage { until: self.now + lasts, whose, hang };
+    }
+
+    /// What is left of everybody in the store, by table.
+    pub fn soft_rows(&self) -> [(&'static str, usize); 4] {
+        self.store.soft_rows()
+    }
+
+    /// Sweeps the store as it will be in so long, until there is nothing more to sweep.
+    pub fn sweep_in(&mut self, wait: Duration) {
+        let now = Micros(self.store_time().0 + u64::try_from(wait.as_micros()).unwrap_or(u64::MAX));
+        let Some(fe) = self.engines().next().map(Engine::incarnation) else { return };
+        let sweep = [SweepLost { fe, limit: 500 }.into()];
+        while let Some(Outcome::SweepLost(Swept { more: true, .. })) =
+            self.store.execute(now, &sweep).into_iter().next()
+        {}
     }
 
     pub(super) fn store_is_away(&self, fe: usize) -> bool {

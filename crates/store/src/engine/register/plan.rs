@@ -56,6 +56,17 @@ impl Plan {
         before.iter().filter(moved).filter(written).map(|row| row.id)
     }
 
+    /// Endpoints that came to another flow with another Call-ID: their client began anew and knows no dialogs.
+    pub(super) fn restarted<'a>(
+        &'a self,
+        request: &Request,
+        before: &'a [EndpointRow],
+    ) -> impl Iterator<Item = EndpointId> {
+        let anew = |row: &&EndpointRow| row.call_id != request.call_id && !row.same_flow(&request.flow);
+        let written = |row: &&EndpointRow| self.written.contains(&row.id);
+        before.iter().filter(anew).filter(written).map(|row| row.id)
+    }
+
     /// Endpoints that were not there, or not any more: dialogs of before may still be.
     pub(super) fn created<'a>(&'a self, before: &'a [EndpointRow]) -> impl Iterator<Item = EndpointId> {
         self.written.iter().copied().filter(|id| before.iter().all(|row| row.id != *id))

@@ -103,7 +103,8 @@ begin
         case when h.expires = 0 or t.fe <> p_fe and (t.remote_cseq, t.cseq) > (h.remote_cseq, h.cseq) then 2
              when t.fe = p_fe and (t.remote_cseq, t.cseq) >= (h.remote_cseq, h.cseq) then 1
              when t.sub_id is null and 5000 <= (select count(*) from (
-                 select from commpool.subscription x where x.user_id = h.user_id limit 5000) x) then 2
+                 select from commpool.subscription x
+                 where x.user_id = h.user_id and x.expires_at > v_now limit 5000) x) then 2
              else 0 end::int2 order by h.n)
     into v_dialog
     from unnest(p_s_user, p_s_id, p_s_expires, p_s_remote_cseq, p_s_cseq) with ordinality
@@ -118,9 +119,14 @@ begin
         from commpool_api_1.looks(v_users, v_now, v_live, v_dead, v_dead_at) l;
     end if;
 
-    delete from commpool.endpoint e using unnest(p_e_user, p_e_id, p_e_key, v_endpoint) h(user_id, id, key, how)
-    where h.how = 0 and e.user_id = h.user_id and e.user_id = any (p_e_user) and e.binding_key = h.key and e.endpoint_id <> h.id;
-    insert into commpool.endpoint as e (
+    -- What was not there above may have come since, by a request at another front end: it is judged by the same rules.
+    delete from commpool.endpoint e
+    using unnest(p_e_user, p_e_id, p_e_key, p_e_call_id, p_e_cseq, p_e_refreshed, v_endpoint)
+        h(user_id, id, key, call_id, cseq, refreshed, how)
+    where h.how = 0 and e.user_id = h.user_id and e.user_id = any (p_e_user) and e.binding_key = h.key and e.endpoint_id <> h.id
+      and not case when e.call_id = h.call_id and e.cseq <> h.cseq then e.cseq > h.cseq
+                   else e.refreshed_at > greatest(v_now - h.refreshed * 1000, 0) end;
+    with written as (insert into commpool.endpoint as e (
         user_id, endpoint_id, binding_key, fe, serial, transport, q, lost_at, expires_at, registered_at, refreshed_at, cseq,
         reg_id, origin, call_id, remote, contact, contact_value, path, instance, agent)
     select h.user_id, h.id, h.key, p_fe, h.serial, h.transport, h.q,
@@ -138,8 +144,15 @@ begin
         registered_at = excluded.registered_at, refreshed_at = excluded.refreshed_at, cseq = excluded.cseq,
         reg_id = excluded.reg_id, origin = excluded.origin, call_id = excluded.call_id, remote = excluded.remote,
         contact = excluded.contact, contact_value = excluded.contact_value, path = excluded.path,
-        instance = excluded.instance, agent = excluded.agent;
-    insert into commpool.publication as p (
+        instance = excluded.instance, agent = excluded.agent
+    where not case when e.call_id = excluded.call_id and e.cseq <> excluded.cseq then e.cseq > excluded.cseq
+                   else e.refreshed_at > excluded.refreshed_at end
+    returning e.user_id, e.endpoint_id)
+    select array_agg(case when h.how = 0 and (h.user_id, h.id) not in (select w.user_id, w.endpoint_id from written w)
+                          then 2 else h.how end::int2 order by h.n)
+    into v_endpoint
+    from unnest(p_e_user, p_e_id, v_endpoint) with ordinality h(user_id, id, how, n);
+    with written as (insert into commpool.publication as p (
         user_id, pub_id, tag, fe, serial, source, availability, endpoint_id, since, updated, expires_at, activities, note,
         document)
     select h.user_id, h.id, h.tag, p_fe, h.serial, h.source, h.availability, h.endpoint,
@@ -154,14 +167,20 @@ begin
         tag = excluded.tag, fe = excluded.fe, serial = excluded.serial, source = excluded.source,
         availability = excluded.availability, endpoint_id = excluded.endpoint_id, since = excluded.since,
         updated = excluded.updated, expires_at = excluded.expires_at, activities = excluded.activities,
-        note = excluded.note, document = excluded.document;
+        note = excluded.note, document = excluded.document
+    where p.updated <= excluded.updated
+    returning p.user_id, p.pub_id)
+    select array_agg(case when h.how = 0 and (h.user_id, h.id) not in (select w.user_id, w.pub_id from written w)
+                          then 2 else h.how end::int2 order by h.n)
+    into v_publication
+    from unnest(p_p_user, p_p_id, v_publication) with ordinality h(user_id, id, how, n);
     insert into commpool.interest as i (user_id, fe, kinds)
     select distinct u.user_id, p_fe, 1 from unnest(p_i_user) u(user_id)
     where not exists (select from commpool.interest x
                       where x.user_id = any (p_i_user) and x.user_id = u.user_id and x.fe = p_fe and x.kinds & 1 = 1)
     order by u.user_id
     on conflict (user_id, fe) do update set kinds = i.kinds | excluded.kinds;
-    insert into commpool.subscription as s (
+    with written as (insert into commpool.subscription as s (
         user_id, sub_id, fe, kind, endpoint_id, expires_at, cseq, remote_cseq, origin, presentities, call_id, local_tag,
         remote_tag, contact, route, event_id)
     select h.user_id, h.id, p_fe, h.kind, h.endpoint, v_now + h.expires * 3000000, h.cseq, h.remote_cseq, h.origin,
@@ -176,7 +195,13 @@ begin
         cseq = excluded.cseq, remote_cseq = excluded.remote_cseq, origin = excluded.origin,
         presentities = excluded.presentities, call_id = excluded.call_id, local_tag = excluded.local_tag,
         remote_tag = excluded.remote_tag, contact = excluded.contact, route = excluded.route,
-        event_id = excluded.event_id;
+        event_id = excluded.event_id
+    where s.fe = excluded.fe or (s.remote_cseq, s.cseq) <= (excluded.remote_cseq, excluded.cseq)
+    returning s.user_id, s.sub_id)
+    select array_agg(case when h.how = 0 and (h.user_id, h.id) not in (select w.user_id, w.sub_id from written w)
+                          then 2 else h.how end::int2 order by h.n)
+    into v_dialog
+    from unnest(p_s_user, p_s_id, v_dialog) with ordinality h(user_id, id, how, n);
 
     if v_users is not null then
         select array_agg(a.user_id order by a.user_id) into v_changed

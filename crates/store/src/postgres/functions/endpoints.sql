@@ -31,8 +31,9 @@ begin
 end $$;
 grant execute on function commpool_api_1.flows_lost to commpool_server;
 
--- Removes endpoints whose grace is over, longest lost first, then what dead front ends watched. Answers a head (flag:
--- more is due), unless the front end is dead, and what `remove` answers.
+-- Removes endpoints whose grace is over, longest lost first, then what dead front ends leave behind: publications past
+-- their time, and what they watched; and of some users what is past its time and no timer removed. Answers a head (flag: more is due), unless the front end is dead, and what `remove`
+-- answers.
 create or replace function commpool_api_1.sweep_lost(p_fe int4, p_limit int4) returns setof commpool_api_1.fact
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -47,6 +48,9 @@ declare
     v_left int8;
     v_fe int4;
     v_forgotten int8;
+    v_first int8;
+    v_pub_user int8[];
+    v_pub_id uuid[];
 begin
     perform commpool_api_1.enter(array[p_fe]);
     select l.live, l.dead, l.dead_at into v_live, v_dead, v_dead_at from commpool_api_1.lives() l;
@@ -54,7 +58,11 @@ begin
         return;
     end if;
     v_now := commpool_api_1.clock();
-    -- Two searches, each by its index; what somebody else has in hand is left to the next sweep.
+    -- A hundred users have their turn, any of them, by the last digits of the clock. No index goes by time: it would cost
+    -- every refresh more than these looks cost.
+    select v_now % (coalesce(max(a.user_id), 0) / 100 + 1) * 100 into v_first from commpool.account a;
+    -- Three searches, each by its index; what somebody else has in hand is left to the next sweep. The owner of what is
+    -- past its time has a minute to remove it.
     with marked as materialized (
         select e.user_id, e.endpoint_id, e.lost_at from commpool.endpoint e
         where e.lost_at is not null and commpool_api_1.faded(
@@ -67,15 +75,38 @@ begin
             commpool_api_1.lost_since(e.lost_at, e.fe, v_live, v_dead, v_dead_at), e.expires_at, e.reg_id, e.transport,
             v_now)
         order by e.fe, e.user_id, e.endpoint_id limit p_limit + 1 for update skip locked
+    ), overdue as materialized (
+        select e.user_id, e.endpoint_id from commpool.endpoint e
+        where e.user_id between v_first and v_first + 99 and e.fe = any (v_live) and e.lost_at is null
+          and e.expires_at + 60000000 <= v_now
+        order by e.user_id, e.endpoint_id limit p_limit + 1 for update skip locked
     ), due as (
         select d.*, row_number() over (order by d.way, d.rank, d.user_id, d.endpoint_id) as place
         from (select m.user_id, m.endpoint_id, 1 as way, m.lost_at as rank from marked m
-              union all select h.user_id, h.endpoint_id, 2, h.fe from held h) d
+              union all select h.user_id, h.endpoint_id, 2, h.fe from held h
+              union all select o.user_id, o.endpoint_id, 3, 0 from overdue o) d
     )
     select array_agg(d.user_id) filter (where d.place <= p_limit),
            array_agg(d.endpoint_id) filter (where d.place <= p_limit), p_limit - count(*)
     into v_user, v_id, v_left from due d;
     v_left := greatest(v_left, 0);
+    select array_agg(d.user_id), array_agg(d.pub_id), v_left - count(*) into v_pub_user, v_pub_id, v_left
+    from (select p.user_id, p.pub_id from commpool.publication p
+          where p.fe = any (v_dead) and p.expires_at <= v_now
+          union
+          select p.user_id, p.pub_id from commpool.publication p
+          where p.user_id between v_first and v_first + 99 and p.expires_at + 60000000 <= v_now
+          order by user_id, pub_id limit v_left) d;
+    -- Those that go with their endpoints too, so that all are locked in one order. Who refreshes one meanwhile keeps it.
+    select array_agg(d.user_id), array_agg(d.pub_id) into v_pub_user, v_pub_id
+    from (select p.user_id, p.pub_id from commpool.publication p
+          where p.user_id = any (v_pub_user || v_user)
+            and (p.expires_at <= v_now and exists (
+                     select from unnest(v_pub_user, v_pub_id) u(user_id, id) where u.user_id = p.user_id and u.id = p.pub_id)
+                 or exists (
+                     select from unnest(v_user, v_id) u(user_id, id)
+                     where u.user_id = p.user_id and u.id = p.endpoint_id))
+          order by p.user_id, p.pub_id for update) d;
     foreach v_fe in array v_dead loop
         exit when v_left = 0;
         -- Searched once: a plan that looks again for each row would find others under the limit.
@@ -95,11 +126,22 @@ begin
         get diagnostics v_forgotten = row_count;
         v_left := v_left - v_forgotten;
     end loop;
+    if v_left > 0 then
+        with gone as materialized (
+            select x.user_id, x.sub_id from commpool.subscription x
+            where x.user_id between v_first and v_first + 99 and x.expires_at <= v_now
+            order by x.user_id, x.sub_id limit v_left for update skip locked
+        )
+        delete from commpool.subscription s using gone g
+        where s.user_id = g.user_id and s.sub_id = g.sub_id and s.user_id between v_first and v_first + 99;
+        get diagnostics v_forgotten = row_count;
+        v_left := v_left - v_forgotten;
+    end if;
     return query select * from commpool_api_1.told_at(v_now);
     return query
     select 1, 1::int2, null::int2, v_left = 0, null::int8, null::int8, n.* from commpool_api_1.nothing n;
     return query
-    select * from commpool_api_1.remove(v_user, v_id, '{}', '{}', v_now, v_live, v_dead, v_dead_at);
+    select * from commpool_api_1.remove(v_user, v_id, v_pub_user, v_pub_id, v_now, v_live, v_dead, v_dead_at);
 end $$;
 grant execute on function commpool_api_1.sweep_lost to commpool_server;
 

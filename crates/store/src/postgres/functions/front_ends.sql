@@ -61,6 +61,7 @@ begin
     delete from commpool.front_end f
     where f.fe <> v_me and f.dead_since + 86400000000 <= v_now
       and not exists (select from commpool.endpoint e where e.fe = f.fe)
+      and not exists (select from commpool.publication p where p.fe = f.fe)
       and not exists (select from commpool.interest i where i.fe = f.fe)
       and not exists (select from commpool.subscription s where s.fe = f.fe);
     v_epoch := commpool_api_1.epoch(v_now);

@@ -27,6 +27,7 @@ declare
     v_clash boolean;
     v_removes boolean;
     v_moves boolean;
+    v_restarts boolean;
     v_shows int8[];
     v_look_user int8[];
     v_told text[];
@@ -142,9 +143,10 @@ begin
     end if;
 
     select bool_or(p.act in (2, 4)), bool_or(p.act = 1 and (p.other_flow and p.same_call or p.fe is null)),
+           bool_or(p.act = 1 and p.other_flow and not p.same_call),
            array_agg(distinct p.user_id) filter (
                where p.act in (2, 4) or p.act = 1 and (not p.was_visible or p.living and p.other_flow))
-    into v_removes, v_moves, v_shows
+    into v_removes, v_moves, v_restarts, v_shows
     from unnest(v_plan) p where not p.replay;
     if v_shows is not null then
         select array_agg(l.user_id), array_agg(l.told), array_agg(l.seen) into v_look_user, v_told, v_seen
@@ -204,6 +206,18 @@ begin
         from commpool_api_1.looks(v_shows, v_now, v_live, v_dead, v_dead_at) a
         join unnest(v_look_user, v_told, v_seen) b(user_id, told, seen) using (user_id)
         where a.seen <> b.told or a.seen <> b.seen;
+    end if;
+    if v_restarts then
+        -- A client that began anew does not know its dialogs. Those that are the front end's own are his to end.
+        with gone as materialized (
+            select s.user_id, s.sub_id from unnest(v_plan) p
+            join commpool.subscription s on s.user_id = p.user_id and s.endpoint_id = p.endpoint_id
+            where p.act = 1 and not p.replay and p.other_flow and not p.same_call and s.fe <> p_fe[p.req]
+              and s.user_id = any (p_user)
+            order by s.user_id, s.sub_id for update of s
+        )
+        delete from commpool.subscription s using gone g
+        where s.user_id = g.user_id and s.sub_id = g.sub_id and s.user_id = any (p_user);
     end if;
     if v_changed is not null then
         select array_agg(r.idx order by r.user_id), array_agg(b.version order by r.user_id)

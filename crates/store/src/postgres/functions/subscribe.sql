@@ -71,7 +71,7 @@ begin
                     when r.initial and r.old_remote_cseq = r.remote_cseq and r.old_origin <> r.origin then 1
                     when not r.there and r.expires > 0 and 5000 <= r.before + (
                         select count(*) from (select from commpool.subscription x
-                                              where x.user_id = r.watcher limit 5000) x) then 2
+                                              where x.user_id = r.watcher and x.expires_at > v_now limit 5000) x) then 2
                     else 0 end::int2 as status
         from (
             select r.*, s.user_id is not null as there, s.fe as owner, s.cseq, s.origin as old_origin,
