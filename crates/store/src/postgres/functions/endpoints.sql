@@ -32,8 +32,8 @@ end $$;
 grant execute on function commpool_api_1.flows_lost to commpool_server;
 
 -- Removes endpoints whose grace is over, longest lost first, then what dead front ends leave behind: publications past
--- their time, and what they watched; and of some users what is past its time and no timer removed. Answers a head (flag: more is due), unless the front end is dead, and what `remove`
--- answers.
+-- their time, and what they watched; and of some users what is past its time and no timer removed. Answers a head (flag:
+-- more is due), unless the front end is dead, and what `remove` answers.
 create or replace function commpool_api_1.sweep_lost(p_fe int4, p_limit int4) returns setof commpool_api_1.fact
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
