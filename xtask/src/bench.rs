@@ -6,11 +6,14 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use commpool_harness::Workspace;
 use commpool_harness::command::run as run_command;
+use commpool_harness::images::PARTS;
 use commpool_harness::packages::{self, Consent};
-use commpool_harness::{directory, postgres};
+use commpool_harness::{cluster, directory, postgres};
+
+use crate::images;
 
 /// The peer we are measured beside, and its modules.
-const PACKAGES: &[&str] = &[
+const PEER: &[&str] = &[
     "kamailio",
     "kamailio-sqlite-modules",
     "kamailio-postgres-modules",
@@ -36,10 +39,13 @@ pub(crate) struct Options {
 /// Builds server and bench with optimisation and runs the bench.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let consent = Consent::from_flag(options.yes);
-    if options.arguments.first().is_some_and(|what| what == "directory") {
-        packages::provide(&[directory::PACKAGES, &[postgres::PACKAGE]].concat(), consent)?;
-    } else {
-        packages::provide(PACKAGES, consent).context("the bench compares with a peer")?;
+    match options.arguments.first().map(String::as_str) {
+        Some("directory") => packages::provide(&[directory::PACKAGES, &[postgres::PACKAGE]].concat(), consent)?,
+        Some("cluster") => {
+            packages::provide(cluster::PACKAGES, consent)?;
+            images::build(workspace, PARTS).map(drop)?;
+        }
+        _ => packages::provide(PEER, consent).context("the bench compares with a peer")?,
     }
     let ours = ["-p", "commpool-server", "-p", "commpool-replicator"];
     run_command(workspace.cargo().args(["build", "--locked", "--release", "--bins"]).args(ours))?;

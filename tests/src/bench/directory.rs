@@ -11,7 +11,7 @@ use commpool_harness::packages;
 use commpool_harness::postgres::Settings;
 use commpool_harness::process::{Process, Stream};
 
-use super::Spread;
+use super::spread;
 use crate::directory::{Backend, Replica, directory, outcome};
 
 /// How long one run may take.
@@ -167,12 +167,4 @@ pub fn markdown(command: &str, all: &[Figures]) -> String {
         );
     }
     out
-}
-
-fn spread(figures: impl Iterator<Item = f64>) -> String {
-    match Spread::of(figures) {
-        Some(one) if one.least == one.most => format!("{:.1}", one.median),
-        Some(many) => format!("{:.1} ({:.1}–{:.1})", many.median, many.least, many.most),
-        None => "–".to_owned(),
-    }
 }

@@ -4,6 +4,7 @@
 //! machine are noise. Ours and the peer run one after the other, several rounds, each on a fresh process.
 
 pub mod calls;
+pub mod cluster;
 pub mod directory;
 pub mod idle;
 pub mod kamailio;
@@ -58,6 +59,15 @@ impl Spread {
             f64::midpoint(*sorted.get(middle - 1)?, *sorted.get(middle)?)
         };
         Some(Self { median, least, most })
+    }
+}
+
+/// A spread in words; one figure stands alone.
+fn spread(figures: impl Iterator<Item = f64>) -> String {
+    match Spread::of(figures) {
+        Some(one) if one.least == one.most => format!("{:.1}", one.median),
+        Some(many) => format!("{:.1} ({:.1}–{:.1})", many.median, many.least, many.most),
+        None => "–".to_owned(),
     }
 }
 

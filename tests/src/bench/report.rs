@@ -19,6 +19,8 @@ pub enum Part {
     Peer,
     /// Figures of the User Replicator.
     Directory,
+    /// Figures on a cluster.
+    Cluster,
 }
 
 impl Part {
@@ -27,6 +29,9 @@ impl Part {
             Self::Peer => ("<!-- cargo xtask bench: begin -->", "<!-- cargo xtask bench: end -->"),
             Self::Directory => {
                 ("<!-- cargo xtask bench -- directory: begin -->", "<!-- cargo xtask bench -- directory: end -->")
+            }
+            Self::Cluster => {
+                ("<!-- cargo xtask bench -- cluster: begin -->", "<!-- cargo xtask bench -- cluster: end -->")
             }
         }
     }

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
+use commpool_harness::Workspace;
 use commpool_tests::bench::kamailio::{self, Variant};
 use commpool_tests::bench::load::{self, Operation};
 use commpool_tests::bench::report::{Measured, Part, Report, Row};
 use commpool_tests::bench::subject::{Grounds, Kind};
-use commpool_tests::bench::{calls, directory, idle};
+use commpool_tests::bench::{calls, cluster, directory, idle};
 use commpool_tests::link::Transport;
 
 /// Measures our server beside Debian's Kamailio, in turn, on this machine.
@@ -47,6 +48,8 @@ enum What {
     Idle,
     /// Store calls per request.
     Calls,
+    /// Pools, operator and images on a cluster, in a part of the page of its own; never among `all`.
+    Cluster,
     /// The User Replicator with Samba and OpenLDAP, in a part of the page of its own; never among `all`.
     Directory,
 }
@@ -83,8 +86,10 @@ const MESSAGE: &[Comparison] = &[
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    if arguments.what == What::Directory {
-        return directories(&arguments);
+    match arguments.what {
+        What::Directory => return directories(&arguments),
+        What::Cluster => return on_a_cluster(&arguments),
+        _ => {}
     }
     let mut report = Report {
         command: command(&arguments),
@@ -117,6 +122,15 @@ fn main() -> Result<()> {
     match &arguments.out {
         Some(page) => Part::Peer.write(page, &report.markdown()),
         None => say(&report.markdown()),
+    }
+}
+
+fn on_a_cluster(arguments: &Arguments) -> Result<()> {
+    let figures = cluster::run(&Workspace::find()?, arguments.rounds)?;
+    let text = cluster::markdown(&format!("cargo xtask bench -- cluster --rounds {}", arguments.rounds), &figures);
+    match &arguments.out {
+        Some(page) => Part::Cluster.write(page, &text),
+        None => say(&text),
     }
 }
 
