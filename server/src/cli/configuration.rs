@@ -44,9 +44,8 @@ pub(super) fn open_store(path: &Path) -> Result<(PoolConfig, Store), Failure> {
     let store = match (&config.store.sqlite, &config.store.postgres) {
         (Some(sqlite), _) => Store::open_sqlite(&sqlite.folder, &SqliteOptions::beside(), system_clock())
             .map_err(|e| Failure::new(EXIT_DATA, format!("{}: {e}", sqlite.folder.display())))?,
-        (None, Some(postgres)) => {
-            Store::open_postgres(PostgresOptions::of(postgres)).map_err(|e| Failure::new(EXIT_DATA, e.to_string()))?
-        }
+        (None, Some(postgres)) => Store::open_postgres(PostgresOptions::administrator(postgres))
+            .map_err(|e| Failure::new(EXIT_DATA, e.to_string()))?,
         (None, None) => return Err(Failure::new(EXIT_CONFIG, "store is missing")),
     };
     Ok((config, store))

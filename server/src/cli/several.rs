@@ -207,11 +207,11 @@ async fn prepare_database(plan: &Plan, wanted: &Wanted, config: &PoolConfig) -> 
         database: DATABASE.to_owned(),
         login: Login::Known(SUPERUSER.to_owned(), Zeroizing::new(password.trim_end().to_owned())),
         tls: Tls::Off,
-        caller: Caller::FrontEnd,
+        caller: Caller::Administrator,
     };
     let logins = Logins::read(&folder).map_err(|e| failed(&e))?;
     postgres::migrate(&superuser, Some(&logins)).await.map_err(|e| failed(&e))?;
-    let options = config.store.postgres.as_ref().map(PostgresOptions::of);
+    let options = config.store.postgres.as_ref().map(PostgresOptions::administrator);
     let options = options.ok_or_else(|| Failure::new(EXIT_OTHER, "the configuration names no database"))?;
     let store = Store::open_postgres(options).map_err(|e| failed(&e))?;
     let users = plan.users(&store).await;

@@ -13,8 +13,8 @@ use crate::error::StoreError;
 
 /// How long the database may take to accept a connection: it may be busy with those of many others.
 const ACCEPT: Duration = Duration::from_secs(5);
-/// How long it may take to say who it is.
-const GREETING: Duration = Duration::from_secs(2);
+/// How long it may take at most to say who it is; no longer than the caller waits for an answer.
+const GREETING: Duration = Duration::from_secs(20);
 
 /// Settings of every session. Plans are made once and by index: what an empty table suggests would stay.
 const SETTINGS: &[(&str, &str)] = &[
@@ -39,7 +39,7 @@ pub(super) async fn connect(options: &PostgresOptions, line: Line) -> Result<PgC
         Ok(Err(error)) => return Err(StoreError::Unavailable(format!("{}: {}", place(), explain(&error)))),
         Ok(Ok(connection)) => connection,
     };
-    match timeout(GREETING, greet(&mut connection, line)).await {
+    match timeout(pace.patience.min(GREETING), greet(&mut connection, line)).await {
         Err(_) => Err(StoreError::Unavailable(format!("{}: does not answer", place()))),
         Ok(Err(StoreError::Unavailable(text))) => Err(StoreError::Unavailable(format!("{}: {text}", place()))),
         Ok(Err(error)) => Err(error),

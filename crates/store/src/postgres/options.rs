@@ -33,8 +33,11 @@ pub struct PostgresOptions {
 /// take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caller {
-    /// A front end, or a command of its administrator: five connections, an answer within two seconds.
+    /// A front end: five connections, an answer within two seconds, because a client waits for it.
     FrontEnd,
+    /// A command of its administrator: four connections, which may be slow to come about; he waits rather than being
+    /// told to try again.
+    Administrator,
     /// A replicator: four connections, and minutes for a whole directory. It may call what begins with a lease or a
     /// source, and ask for holders of addresses and for health.
     Replicator,
@@ -59,6 +62,12 @@ impl Caller {
             Self::FrontEnd => {
                 Pace { turn: Duration::from_secs(1), patience: Duration::from_secs(2), statement: "1800", lock: "1000" }
             }
+            Self::Administrator => Pace {
+                turn: Duration::from_secs(15),
+                patience: Duration::from_secs(20),
+                statement: "15000",
+                lock: "10000",
+            },
             Self::Replicator => Pace {
                 turn: Duration::from_secs(10),
                 patience: Duration::from_secs(310),
@@ -116,6 +125,11 @@ impl PostgresOptions {
             tls,
             caller: Caller::FrontEnd,
         }
+    }
+
+    /// The same for a command of the administrator.
+    pub fn administrator(config: &PostgresStore) -> Self {
+        Self { caller: Caller::Administrator, ..Self::of(config) }
     }
 
     /// The same for a replicator, with a login of its own.

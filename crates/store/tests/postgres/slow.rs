@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use commpool_harness::postgres::Settings;
 use commpool_store::ops::register::Reply;
+use commpool_store::postgres::Caller;
 use commpool_store::{Store, StoreError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -86,6 +87,25 @@ fn what_is_slow_is_waited_for_and_what_is_too_slow_is_not() {
         let again = until(&store, Duration::from_secs(10), || register(alice, fe, 1, 6), Result::is_ok).await;
         let Ok(Reply::Done(done)) = again else { panic!("{again:?}") };
         assert!(done.replay, "the same transaction is known");
+        store.close();
+    });
+}
+
+#[test]
+fn an_administrator_waits_where_a_client_cannot() {
+    with_cluster("a slow beginning", &Settings::default(), |cluster| async move {
+        let detour = Detour::to(cluster.port()).await;
+        let mut options = as_server(&cluster, NAME);
+        options.port = detour.address.port();
+        // Nobody has greeted whom by the time a client must be answered.
+        detour.slow(Duration::from_millis(700));
+        let store = Store::open_postgres(options.clone()).unwrap();
+        let answer = store.ask(route_to("nobody")).await;
+        assert!(matches!(answer, Err(StoreError::Unavailable(_))), "{answer:?}");
+        store.close();
+        options.caller = Caller::Administrator;
+        let store = Store::open_postgres(options).unwrap();
+        assert!(store.ask(route_to("nobody")).await.unwrap().found.is_none());
         store.close();
     });
 }
