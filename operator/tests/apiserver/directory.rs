@@ -10,6 +10,7 @@ use axum::routing::get;
 use commpool_operator::crd::CommunicationsPool;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
@@ -39,9 +40,12 @@ async fn cron_job(admin: &Client, what: &str, is: impl Fn(&Value) -> bool) -> Va
     .await
 }
 
+/// What a run came to that ended a little while ago: of one long ago the next would be overdue.
 fn outcome(result: &str, minute: u32, digest: &str) -> Value {
-    json!({"result": result, "message": format!("{result} in words"), "started": "2026-11-24T10:00:00Z",
-        "finished": format!("2026-11-24T10:{minute:02}:01Z"), "found": 7,
+    let started = Timestamp::now() - SignedDuration::from_mins(30);
+    let finished = started + SignedDuration::from_mins(minute.into());
+    json!({"result": result, "message": format!("{result} in words"), "started": format!("{started:.0}"),
+        "finished": format!("{finished:.0}"), "found": 7,
         "counts": {"added": 2, "unchanged": 5}, "planDigest": digest})
 }
 

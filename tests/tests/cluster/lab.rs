@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use commpool_harness::Workspace;
 use commpool_harness::cluster::{Client, Cluster};
-use commpool_harness::command::{output, output_of};
+use commpool_harness::command::{output, output_of, succeeds};
 use commpool_harness::skip::not_run;
 use commpool_harness::wait;
 use commpool_tests::client::Identity;
@@ -204,6 +204,9 @@ impl Pool {
     /// A Linphone on a machine of its own, set up by what an administrator would say: domain, transport, authority.
     pub(crate) async fn phone(&self, identity: &Identity, transport: Transport) -> Result<Linphone> {
         let machine = self.machine(&identity.user)?;
+        if transport != Transport::Udp {
+            self.leads_here(&machine, transport)?;
+        }
         let account = Account {
             identity: identity.clone(),
             server: format!("{}:{}", self.domain(), port(transport)),
@@ -213,6 +216,15 @@ impl Pool {
             folder: self.folder.path().join(format!("{}-{transport}", identity.user)),
         };
         Linphone::start(&account, &machine.prefix()).await
+    }
+
+    /// Waits until the VIP lets a machine in: node and load balancer follow a Service a moment after it has its address,
+    /// and a phone that is refused tries again only after a minute.
+    fn leads_here(&self, machine: &Client, transport: Transport) -> Result<()> {
+        let open = format!("exec 3<>/dev/tcp/{}/{}", self.domain(), port(transport));
+        wait::until("the VIP that lets clients in", TO_READY, || {
+            Ok(succeeds(machine.command("bash").args(["-c", &open])).then_some(()))
+        })
     }
 
     /// Removes the namespace with everything in it.
